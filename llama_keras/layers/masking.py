@@ -1,0 +1,117 @@
+"""Who may look at whom, and where each token stands: built once per forward pass.
+
+Axes: B batch, T tokens, S tokens looked at.
+"""
+
+import keras
+from keras import ops
+
+from llama_keras.errors import InputError
+
+
+def _causal(rows, columns):
+    return rows >= columns
+
+
+def _bidirectional(rows, columns):
+    return ops.ones_like(rows >= columns)
+
+
+# attention_mask -> bool (T, S): may the token at `rows` look at the one at `columns`?
+MASK_MODES = {"causal": _causal, "bidirectional": _bidirectional}
+
+
+def check_mask_mode(mode: str) -> str:
+    """Gives `mode` back when it is known, else raises `InputError` with the known ones."""
+    if mode not in MASK_MODES:
+        raise InputError(f"attention_mask={mode!r} is not known; expected one of {list(MASK_MODES)}.")
+    return mode
+
+
+def additive(mask, dtype):
+    """Turns a bool mask into what is added to attention scores: 0 where it is true.
+
+    Elsewhere stands a large negative finite number, so that a row in which nothing may be looked
+    at (a padding token) stays free of NaN.
+    """
+    floor = -3e4 if keras.backend.standardize_dtype(dtype) == "float16" else -1e9
+    return ops.where(mask, ops.cast(0.0, dtype), ops.cast(floor, dtype))
+
+
+@keras.saving.register_keras_serializable(package="llama_keras")
+class AttentionBias(keras.layers.Layer):
+    """Gives the bias that is added to the attention scores of every layer.
+
+    Args:
+        mode: `"causal"` (a token sees itself and those before it) or `"bidirectional"`.
+
+    Call arguments:
+        token_ids: int `(B, T)`; only its shape is used.
+        padding_mask: optional bool or int `(B, T)`, true for real tokens; padding may stand on
+            either side.
+        segment_ids: optional int `(B, T)`; a token sees only its own segment (packed rows).
+
+    Returns:
+        `(B, 1, T, T)` in the compute dtype, or `(1, 1, T, T)` when there is neither padding mask
+        nor segments.
+    """
+
+    def __init__(self, mode: str = "causal", **kwargs):
+        super().__init__(**kwargs)
+        self.mode = check_mask_mode(mode)
+
+    def call(self, token_ids, padding_mask=None, segment_ids=None):
+        """Builds the bias; see the class."""
+        steps = ops.arange(ops.shape(token_ids)[1], dtype="int32")
+        mask = MASK_MODES[self.mode](steps[:, None], steps[None, :])[None, None]
+        if padding_mask is not None:
+            mask = ops.logical_and(mask, ops.cast(padding_mask, "bool")[:, None, None, :])
+        if segment_ids is not None:
+            same = ops.equal(segment_ids[:, :, None], segment_ids[:, None, :])
+            mask = ops.logical_and(mask, same[:, None])
+        return additive(mask, self.compute_dtype)
+
+    def compute_output_spec(self, token_ids, padding_mask=None, segment_ids=None):
+        """Gives the shape without computing it."""
+        alone = padding_mask is None and segment_ids is None
+        batch, length = token_ids.shape
+        return keras.KerasTensor(
+            (1 if alone else batch, 1, length, length), dtype=self.compute_dtype
+        )
+
+    def get_config(self):
+        """Gives the arguments of the constructor."""
+        return {**super().get_config(), "mode": self.mode}
+
+
+@keras.saving.register_keras_serializable(package="llama_keras")
+class TokenPositions(keras.layers.Layer):
+    """Gives each token's position: int32 `(B, T)`, counted from 0 in each text.
+
+    Padding on the left does not shift a text, and each segment of a packed row starts anew.
+    Positions given by the caller are passed through.
+
+    Call arguments:
+        token_ids: int `(B, T)`; only its shape is used.
+        padding_mask: optional bool or int `(B, T)`, true for real tokens.
+        segment_ids: optional int `(B, T)`.
+        positions: optional int `(B, T)`.
+    """
+
+    def call(self, token_ids, padding_mask=None, segment_ids=None, positions=None):
+        """Counts; see the class."""
+        if positions is not None:
+            return ops.cast(positions, "int32")
+        steps = ops.arange(ops.shape(token_ids)[1], dtype="int32")
+        if segment_ids is not None:
+            same = ops.equal(segment_ids[:, :, None], segment_ids[:, None, :])
+            before = ops.logical_and(same, steps[:, None] > steps[None, :])
+            return ops.sum(ops.cast(before, "int32"), axis=-1)
+        if padding_mask is not None:
+            seen = ops.cumsum(ops.cast(padding_mask, "int32"), axis=1)
+            return ops.maximum(seen - 1, 0)
+        return ops.broadcast_to(steps[None], ops.shape(token_ids))
+
+    def compute_output_spec(self, token_ids, padding_mask=None, segment_ids=None, positions=None):
+        """Gives the shape without computing it."""
+        return keras.KerasTensor(token_ids.shape, dtype="int32")

@@ -1,0 +1,227 @@
+"""`LlamaBackbone`: token ids in, one vector per token out.
+
+Axes: B batch, T tokens, S cache length, K key-value heads, D head size, E model width.
+"""
+
+import keras
+import keras_hub
+from keras import ops
+
+from llama_keras import layers
+from llama_keras.errors import InputError
+from llama_keras.models.config import LlamaConfig
+
+OPTIONAL_INPUTS = ("segment_ids", "positions")
+
+
+@keras.saving.register_keras_serializable(package="llama_keras")
+class LlamaBackbone(keras_hub.models.Backbone):
+    """LLaMA without its head, as a functional Keras model.
+
+    RMS norms, rotary positions, grouped-query attention, SwiGLU (arXiv 2302.13971, 2307.09288,
+    2407.21783). Arguments: see `LlamaConfig`; besides, `dtype`, a Keras dtype policy.
+
+    Inputs, a dict of `(B, T)` tensors:
+        token_ids: int32.
+        padding_mask: bool or int, true for real tokens; padding may stand on either side.
+        segment_ids: optional int32; tokens of a packed row see only their own segment.
+        positions: optional int32; by default counted from 0 in each text or segment.
+
+    Output: `(B, T, E)`. `backbone.token_embedding(output, reverse=True)` gives logits.
+
+    Example:
+    ```python
+    backbone = LlamaBackbone(
+        vocabulary_size=512, num_layers=2, num_query_heads=4, num_key_value_heads=2,
+        hidden_dim=64, intermediate_dim=128,
+    )
+    ids = keras.ops.array([[1, 2, 3]])
+    hidden = backbone({"token_ids": ids, "padding_mask": keras.ops.ones_like(ids)})
+    ```
+    """
+
+    def __init__(self, *, dtype=None, **arguments):
+        names = LlamaConfig.__dataclass_fields__
+        config = LlamaConfig(**{k: v for k, v in arguments.items() if k in names})
+        rest = {k: v for k, v in arguments.items() if k not in names}
+        inputs = {
+            name: keras.Input((None,), dtype="int32", name=name)
+            for name in ("token_ids", "padding_mask")
+        }
+        parts = _Parts(config, dtype)
+        super().__init__(inputs=inputs, outputs=parts.encode(**inputs), dtype=dtype, **rest)
+        self._encode = parts.encode
+        self.config = config
+        self.token_embedding = parts.token_embedding
+        self.rotary = parts.rotary
+        self.transformer_layers = parts.transformer_layers
+        self.layer_norm = parts.layer_norm
+
+    def call(self, inputs, training=None, mask=None):
+        """Runs the functional graph, or the same layers over packed rows."""
+        if set(inputs).isdisjoint(OPTIONAL_INPUTS):
+            return super().call(inputs, training=training, mask=mask)
+        return self._encode(**inputs, training=training)
+
+    def compute_output_spec(self, inputs, training=None, mask=None):
+        """Gives the output's shape without computing it."""
+        shape = (*inputs["token_ids"].shape, self.config.hidden_dim)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights: bool = True, **kwargs) -> "LlamaBackbone":
+        """Builds a backbone from a checkpoint.
+
+        Args:
+            preset: a built-in name, a `.gguf` file, a Hugging Face directory or a directory that
+                this project saved; see `weights.presets.resolve`.
+            load_weights: `False` leaves the weights random.
+            **kwargs: arguments of the constructor that replace those of the checkpoint, such as
+                `dtype` or `attention_mask`.
+
+        Raises:
+            InputError: the checkpoint is missing, damaged or of another architecture.
+        """
+        from llama_keras.models.presets import backbone_config
+        from llama_keras.weights.load import load_weights as fill
+        from llama_keras.weights.presets import resolve
+
+        source = resolve(preset)
+        backbone = cls(**{**backbone_config(source), **kwargs})
+        if load_weights:
+            fill(backbone, source)
+        return backbone
+
+    def truncated(self, num_layers: int) -> "LlamaBackbone":
+        """Gives a copy that stops after `num_layers` blocks, with the same final norm.
+
+        Raises:
+            InputError: there are fewer blocks than that.
+        """
+        if not 0 < num_layers <= self.config.num_layers:
+            raise InputError(
+                f"num_layers must lie between 1 and {self.config.num_layers}; received {num_layers}."
+            )
+        shorter = type(self).from_config({**self.get_config(), "num_layers": num_layers})
+        pairs = zip(shorter.transformer_layers, self.transformer_layers, strict=False)
+        for new, old in (
+            (shorter.token_embedding, self.token_embedding),
+            *pairs,
+            (shorter.layer_norm, self.layer_norm),
+        ):
+            new.set_weights(old.get_weights())
+        return shorter
+
+    def init_cache(self, batch_size, length: int):
+        """Gives an empty cache: for each layer, keys and values of zeros `(B, K, S, D)`."""
+        config = self.config
+        shape = (batch_size, config.num_key_value_heads, length, config.head_dim)
+        zeros = ops.zeros(shape, dtype=self.compute_dtype)
+        return tuple((zeros, zeros) for _ in range(config.num_layers))
+
+    def call_with_cache(self, token_ids, *, cache, cache_index, positions, bias):
+        """Runs T new tokens against a cache.
+
+        Args:
+            token_ids: int32 `(B, T)`.
+            cache: from `init_cache` or an earlier call.
+            cache_index: int32 scalar; the tokens go to slots `cache_index … cache_index + T - 1`.
+            positions: int32 `(B, T)`.
+            bias: added to the scores, broadcast to `(B, 1, T, S)`; must hide the slots that hold
+                nothing yet.
+
+        Returns:
+            The output `(B, T, E)` and the new cache.
+        """
+        if self.config.attention_mask != "causal":
+            raise InputError(
+                "A key-value cache needs a causal model; this one has attention_mask="
+                f"{self.config.attention_mask!r}."
+            )
+        cos, sin = self.rotary(positions)
+        hidden = self.token_embedding(token_ids)
+        written = []
+        for block, entry in zip(self.transformer_layers, cache, strict=True):
+            hidden, entry = block(
+                hidden, bias=bias, cos=cos, sin=sin, cache=entry, cache_index=cache_index
+            )
+            written.append(entry)
+        return self.layer_norm(hidden), tuple(written)
+
+    def get_config(self):
+        """Gives the arguments of the constructor."""
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self._layer_policies()),
+            **self.config.to_dict(),
+        }
+
+    def _layer_policies(self):
+        """Gives the dtype policy, or a map from layer path to policy once layers are quantized.
+
+        KerasHub's map leaves out the default: the layers that are not quantized would reload in
+        float32, and writing such a map makes Keras forget what the quantized ones came from.
+        """
+        maps = keras.dtype_policies.DTypePolicyMap
+        if isinstance(self.dtype_policy, maps):
+            return self.dtype_policy
+        quantized = [layer for layer in self._flatten_layers() if layer.quantization_mode]
+        policies = {layer.path: layer.dtype_policy for layer in quantized}
+        return maps(self.dtype_policy, policies) if policies else self.dtype_policy
+
+
+class _Parts:
+    """The layers of a backbone before they are wired."""
+
+    def __init__(self, config: LlamaConfig, dtype):
+        initializer = keras.initializers.RandomNormal(stddev=0.02)
+        self.token_embedding = keras.layers.ReversibleEmbedding(
+            config.vocabulary_size,
+            config.hidden_dim,
+            tie_weights=config.tie_word_embeddings,
+            embeddings_initializer=initializer,
+            dtype=dtype,
+            name="token_embedding",
+        )
+        self.attention_bias = layers.AttentionBias(
+            config.attention_mask, dtype=dtype, name="attention_bias"
+        )
+        self.token_positions = layers.TokenPositions(name="token_positions")
+        self.rotary = layers.RotaryEmbedding(
+            config.head_dim or 0,
+            max_wavelength=config.rope_max_wavelength,
+            rope_scaling=config.rope_scaling,
+            dtype=dtype,
+            name="rotary_embedding",
+        )
+        self.transformer_layers = [
+            layers.TransformerBlock(
+                num_query_heads=config.num_query_heads,
+                num_key_value_heads=config.num_key_value_heads,
+                intermediate_dim=config.intermediate_dim,
+                head_dim=config.head_dim,
+                layer_norm_epsilon=config.layer_norm_epsilon,
+                attention_bias=config.attention_bias,
+                mlp_bias=config.mlp_bias,
+                dropout=config.dropout,
+                dtype=dtype,
+                name=f"transformer_layer_{index}",
+            )
+            for index in range(config.num_layers)
+        ]
+        self.layer_norm = keras.layers.RMSNormalization(
+            epsilon=config.layer_norm_epsilon, dtype=dtype, name="layer_norm"
+        )
+
+    def encode(
+        self, token_ids, padding_mask=None, segment_ids=None, positions=None, training=None
+    ):
+        """Wires the layers: token ids `(B, T)` to vectors `(B, T, E)`."""
+        rows = {"padding_mask": padding_mask, "segment_ids": segment_ids}
+        bias = self.attention_bias(token_ids, **rows)
+        cos, sin = self.rotary(self.token_positions(token_ids, **rows, positions=positions))
+        hidden = self.token_embedding(token_ids)
+        for block in self.transformer_layers:
+            hidden = block(hidden, bias=bias, cos=cos, sin=sin, training=training)
+        return self.layer_norm(hidden)
