@@ -19,9 +19,12 @@ def write_cache(cache, new, index):
         new: `(B, K, T, D)`.
         index: int scalar, the same slot for all rows.
     """
+    if isinstance(index, int) and index == 0:
+        return ops.concatenate([new, cache[:, :, ops.shape(new)[2] :]], axis=2)
     if new.shape[2] == 1:
         # One token: a select is as fast as a slice update and stays within TensorFlow's core ops.
-        here = ops.equal(ops.arange(cache.shape[2], dtype="int32"), index)[None, None, :, None]
+        slots = ops.arange(ops.shape(cache)[2], dtype="int32")
+        here = ops.equal(slots, index)[None, None, :, None]
         return ops.where(here, new, cache)
     return ops.slice_update(cache, (0, 0, index, 0), new)
 

@@ -24,7 +24,9 @@ MASK_MODES = {"causal": _causal, "bidirectional": _bidirectional}
 def check_mask_mode(mode: str) -> str:
     """Gives `mode` back when it is known, else raises `InputError` with the known ones."""
     if mode not in MASK_MODES:
-        raise InputError(f"attention_mask={mode!r} is not known; expected one of {list(MASK_MODES)}.")
+        raise InputError(
+            f"attention_mask={mode!r} is not known; expected one of {list(MASK_MODES)}."
+        )
     return mode
 
 

@@ -82,15 +82,20 @@ class LlamaBackbone(keras_hub.models.Backbone):
         Raises:
             InputError: the checkpoint is missing, damaged or of another architecture.
         """
-        from llama_keras.models.presets import backbone_config
         from llama_keras.weights.load import load_weights as fill
-        from llama_keras.weights.presets import resolve
+        from llama_keras.weights.presets import backbone_config, resolve
 
         source = resolve(preset)
         backbone = cls(**{**backbone_config(source), **kwargs})
         if load_weights:
             fill(backbone, source)
         return backbone
+
+    def save_to_preset(self, preset_dir, *, tokenizer=None):
+        """Writes a directory that `from_preset` reads; see `models.presets.save_to_preset`."""
+        from llama_keras.models.presets import save_to_preset
+
+        save_to_preset(preset_dir, backbone=self, tokenizer=tokenizer)
 
     def truncated(self, num_layers: int) -> "LlamaBackbone":
         """Gives a copy that stops after `num_layers` blocks, with the same final norm.
@@ -214,9 +219,7 @@ class _Parts:
             epsilon=config.layer_norm_epsilon, dtype=dtype, name="layer_norm"
         )
 
-    def encode(
-        self, token_ids, padding_mask=None, segment_ids=None, positions=None, training=None
-    ):
+    def encode(self, token_ids, padding_mask=None, segment_ids=None, positions=None, training=None):
         """Wires the layers: token ids `(B, T)` to vectors `(B, T, E)`."""
         rows = {"padding_mask": padding_mask, "segment_ids": segment_ids}
         bias = self.attention_bias(token_ids, **rows)

@@ -25,6 +25,7 @@ MAX_ROWS = 32
 # Fixed, so that no model needs its own trace; Llama 3 has 3 end tokens.
 _MAX_END_IDS = 8
 _NOTHING = -1
+_MIN_SLOTS = 128
 
 
 def rounded_length(length: int) -> int:
@@ -36,7 +37,7 @@ def rounded_length(length: int) -> int:
 
 
 def rounded_rows(rows: int) -> int:
-    """Gives the next power of two."""
+    """Gives the next power of two; also for cache lengths, on which decoding hardly depends."""
     return 1 << (rows - 1).bit_length()
 
 
@@ -54,7 +55,7 @@ def prefill(backbone, token_ids, padding, cache, settings, end_ids):
     Returns:
         The state for `decode`, the tokens int32 `(B, 1)` and their log-probabilities.
     """
-    length, slots = token_ids.shape[1], cache[0][0].shape[2]
+    length, slots = ops.shape(token_ids)[1], ops.shape(cache[0][0])[2]
     steps, columns = ops.arange(length, dtype="int32"), ops.arange(slots, dtype="int32")
     seen = ops.logical_and(
         columns[None, None] <= steps[None, :, None], columns[None, None] >= padding[:, None, None]
@@ -76,7 +77,7 @@ def prefill(backbone, token_ids, padding, cache, settings, end_ids):
         "padding": padding,
         "token": token,
         "done": done,
-        "index": ops.full((), length, dtype="int32"),  # the next free slot
+        "index": ops.cast(length, "int32"),  # the next free slot
         "step": step + 1,  # tokens chosen so far
     }
     return state, token[:, None], log_probability[:, None]
@@ -95,7 +96,7 @@ def decode(backbone, state, settings, end_ids, stopped, *, chunk: int = CHUNK):
         The new state, the tokens int32 `(B, N)` (-1 after a row's end) and their
         log-probabilities float32 `(B, N)`.
     """
-    slots = state["cache"][0][0].shape[2]
+    slots = ops.shape(state["cache"][0][0])[2]
     columns = ops.arange(slots, dtype="int32")
     places = ops.arange(chunk, dtype="int32")
     padding, first_index, first_step = (state[name] for name in ("padding", "index", "step"))
@@ -126,7 +127,7 @@ def decode(backbone, state, settings, end_ids, stopped, *, chunk: int = CHUNK):
         log_probabilities = ops.where(here, log_probability[:, None], log_probabilities)
         return place + 1, token, done, cache, tokens, log_probabilities
 
-    shape = (*ops.shape(padding), chunk)
+    shape = (ops.shape(padding)[0], chunk)
     place, token, done, cache, tokens, log_probabilities = ops.while_loop(
         unfinished,
         advance,
@@ -223,7 +224,7 @@ class Generator:
             for name, value in SamplingSettings.stack(settings, rows=rows).items()
         }
         ends = ops.convert_to_tensor(_padded_end_ids(end_ids))
-        slots = rounded_length(token_ids.shape[1] + max(room))
+        slots = max(_MIN_SLOTS, rounded_rows(token_ids.shape[1] + max(room)))
         state, tokens, log_probabilities = self._prefill(
             ops.convert_to_tensor(token_ids),
             ops.convert_to_tensor(padding),

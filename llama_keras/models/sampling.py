@@ -168,7 +168,7 @@ def exponential_noise(seed, step, size: int):
         size: draws per row.
     """
     row = _mix(_mix(ops.cast(seed, "uint32")) + ops.cast(step, "uint32"))[:, None]
-    bits = _mix(_mix(row + ops.arange(size, dtype="uint32")[None]) + row)
+    bits = _mix(_mix(row + ops.cast(ops.arange(size, dtype="int32"), "uint32")[None]) + row)
     # The fine end of the floats lies where the exponential is smallest, that is at the draws that
     # win: a token of probability 1e-9 keeps its chance.
     uniform = (ops.cast(bits, "float32") + 0.5) * 2.0**-32

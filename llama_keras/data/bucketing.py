@@ -1,0 +1,128 @@
+"""Batches of texts of like length, so that little is computed for padding.
+
+Axes: N texts, B batch, T tokens of the batch's longest text.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from llama_keras.errors import InputError
+
+# Texts are sorted by length within windows of this many batches: wide enough to fill batches with
+# texts of one length, narrow enough that batches stay random.
+WINDOW_BATCHES = 64
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Token ids of N texts and, for training, their label numbers and weights.
+
+    Attributes:
+        token_ids: N lists of ints, none empty.
+        pad_id: stands in the unused places of a batch.
+        labels: int32 `(N,)` or `None`.
+        sample_weights: float32 `(N,)` or `None`.
+    """
+
+    token_ids: list[list[int]]
+    pad_id: int
+    labels: np.ndarray | None = None
+    sample_weights: np.ndarray | None = None
+
+    def __post_init__(self):
+        if not self.token_ids:
+            raise InputError("There is no text to work on: the data set is empty.")
+        if not all(self.token_ids):
+            raise InputError("A text has no tokens; leave empty texts out.")
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The number of tokens of each text, int64 `(N,)`."""
+        return np.array([len(row) for row in self.token_ids], dtype="int64")
+
+
+def _batch_maker(rows: TokenRows):
+    """Gives a function from text numbers `(B,)` to a padded batch, in the graph."""
+    splits = np.concatenate([[0], np.cumsum(rows.lengths)])
+    flat = np.concatenate([np.asarray(row, dtype="int32") for row in rows.token_ids])
+    columns = [c for c in (rows.labels, rows.sample_weights) if c is not None]
+
+    def make(index):
+        token_ids = tf.gather(tf.RaggedTensor.from_row_splits(flat, splits, validate=False), index)
+        padded = token_ids.to_tensor(rows.pad_id)
+        mask = tf.sequence_mask(token_ids.row_lengths(), tf.shape(padded)[1], dtype=tf.int32)
+        features = {"token_ids": padded, "padding_mask": mask}
+        if not columns:
+            return features
+        return (features, *(tf.gather(column, index) for column in columns))
+
+    return make
+
+
+def _epoch_plan(lengths, batch_size: int, seed: int):
+    """Gives a function from the epoch's number to text numbers `(batches, B)`, -1 where unused."""
+    count = len(lengths)
+    batches = math.ceil(count / batch_size)
+    window = WINDOW_BATCHES * batch_size
+    widest = int(lengths.max()) + 1
+    lengths = tf.constant(lengths)
+
+    def plan(epoch):
+        shuffle = tf.random.experimental.stateless_shuffle
+        keys = tf.stack([tf.cast(seed, tf.int64), epoch])
+        order = shuffle(tf.range(count, dtype=tf.int64), seed=keys)
+        windows = tf.range(count, dtype=tf.int64) // window
+        by_length = tf.argsort(windows * widest + tf.gather(lengths, order), stable=True)
+        order = tf.pad(
+            tf.gather(order, by_length),
+            [[0, batches * batch_size - count]],
+            constant_values=-1,
+        )
+        return shuffle(tf.reshape(order, (batches, batch_size)), seed=keys + 1)
+
+    return plan
+
+
+def training_batches(rows: TokenRows, *, batch_size: int, seed: int) -> tuple:
+    """Gives an endless stream of batches in a new random order each epoch.
+
+    The order is a pure function of (seed, epoch).
+
+    Args:
+        rows: the texts and labels.
+        batch_size: texts in a batch; the last of an epoch may have fewer.
+        seed: of the order.
+
+    Returns:
+        A `tf.data.Dataset` of `({"token_ids": int32 (B, T), "padding_mask": int32 (B, T)},
+        labels (B,)[, sample weights (B,)])` and the number of batches in an epoch.
+    """
+    plan = _epoch_plan(rows.lengths, batch_size, seed)
+    make = _batch_maker(rows)
+    dataset = (
+        tf.data.Dataset.counter(dtype=tf.int64)
+        .flat_map(lambda epoch: tf.data.Dataset.from_tensor_slices(plan(epoch)))
+        .map(lambda index: make(tf.boolean_mask(index, index >= 0)), num_parallel_calls=1)
+        .prefetch(4)
+    )
+    return dataset, math.ceil(len(rows.token_ids) / batch_size)
+
+
+def inference_batches(rows: TokenRows, *, batch_size: int) -> tuple:
+    """Gives the texts once, sorted by length, and their numbers in that order.
+
+    Returns:
+        A finite `tf.data.Dataset` like that of `training_batches` (the features alone where there
+        are no labels), and int64 `(N,)`: the text that stands at each place of the stream.
+    """
+    order = np.argsort(rows.lengths, kind="stable")
+    dataset = (
+        tf.data.Dataset.from_tensor_slices(order)
+        .batch(batch_size)
+        .map(_batch_maker(rows), num_parallel_calls=1)
+        .prefetch(4)
+    )
+    return dataset, order

@@ -1,0 +1,175 @@
+"""Carry out a recipe: data, model, fit, evaluation, export, in a run directory.
+
+This is the one place that knows all rooms of the house; the command line and the demo call it.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llama_keras.data import ClassificationData, load_classification
+from llama_keras.errors import InputError
+from llama_keras.tasks.recipe import Recipe
+
+METRICS_FILE = "metrics.json"
+MODEL_FILE = "model.keras"
+RECIPE_FILE = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        directory: holds recipe.yaml, model.keras, metrics.json, logs/ and, if asked for, export/.
+        metrics: what metrics.json holds.
+        export: the SavedModel's folder, if one was written.
+        model: the task, as trained.
+    """
+
+    directory: Path
+    metrics: dict[str, Any]
+    export: Path | None
+    model: Any
+
+
+def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) -> Run:
+    """Trains, measures, saves and, if the recipe says so, exports.
+
+    Args:
+        recipe: what to do.
+        output: a new directory.
+        say: gets a line of text at each stage.
+
+    Raises:
+        InputError: the directory holds something, or the data do not fit the recipe.
+    """
+    import keras
+
+    from llama_keras.tasks import TextClassifier
+    from llama_keras.training.fine_tuning import STRATEGIES, trainable_share
+
+    directory = _new_directory(Path(output))
+    parts = _load_parts(recipe)
+    labels = _labels(recipe, parts)
+    keras.utils.set_random_seed(recipe.train.seed)
+    options = {}
+    if recipe.train.learning_rate is not None:
+        options["learning_rate"] = recipe.train.learning_rate
+    say(f"loading {recipe.preset}")
+    model = TextClassifier.from_preset(
+        recipe.preset,
+        dtype=recipe.model.dtype,
+        backbone_arguments={"attention_mask": recipe.model.attention_mask},
+        labels=labels,
+        pooling=recipe.model.pooling,
+        dropout=recipe.model.dropout,
+        max_sequence_length=recipe.model.max_sequence_length,
+        strategy=STRATEGIES[recipe.strategy](**options),
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    resolved = recipe.model_copy(update={"labels": labels})
+    _write(directory / RECIPE_FILE, yaml.safe_dump(resolved.model_dump(), sort_keys=False))
+    model.strategy.prepare(model)
+    sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
+    say(f"{recipe.strategy} on {sizes} texts; {trainable_share(model)}")
+    validation = parts.get("validation")
+    history = model.fit(
+        parts["train"].texts,
+        parts["train"].labels,
+        validation_data=(validation.texts, validation.labels) if validation else None,
+        epochs=recipe.train.epochs,
+        batch_size=recipe.train.batch_size,
+        seed=recipe.train.seed,
+        callbacks=[keras.callbacks.TensorBoard(str(directory / "logs"), write_graph=False)],
+        verbose=1 if sys.stderr.isatty() else 2,
+    )
+    model.save(directory / MODEL_FILE)
+    metrics = _measure(model, recipe, parts, labels)
+    metrics["history"] = _plain(history.history)
+    export = model.export(directory / "export" / recipe.name) if recipe.export else None
+    _write(directory / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    return Run(directory, metrics, export, model)
+
+
+def _new_directory(directory: Path) -> Path:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        unfinished = directory.is_dir() and not (directory / METRICS_FILE).exists()
+        state = "an unfinished run" if unfinished else "something"
+        raise InputError(
+            f"'{directory}' holds {state} already; choose another --output, or remove it first."
+        )
+    return directory
+
+
+def _load_parts(recipe: Recipe) -> dict[str, ClassificationData]:
+    sources = {name: getattr(recipe.data, name) for name in ("train", "validation", "test")}
+    if sources["train"] is None:
+        raise InputError(
+            f"Recipe {recipe.name} has no training data; add --set data.train=FILE (JSONL, CSV, "
+            "TSV or tfds:NAME/SPLIT)."
+        )
+    return {name: _load_part(recipe, source) for name, source in sources.items() if source}
+
+
+def _load_part(recipe: Recipe, source: str) -> ClassificationData:
+    split = None
+    if source.startswith("tfds:"):
+        source, _, split = source.rpartition("/")
+        if not source:
+            raise InputError(f"Write tfds:NAME/SPLIT, such as tfds:glue/sst2/train, not '{split}'.")
+    part = load_classification(
+        source,
+        split=split,
+        text_column=recipe.data.text_column,
+        label_column=recipe.data.label_column,
+        data_dir=recipe.data.data_dir,
+    )
+    return part if recipe.data.limit is None else part.head(recipe.data.limit)
+
+
+def _labels(recipe: Recipe, parts: dict[str, ClassificationData]) -> list[str]:
+    labels = recipe.labels or parts["train"].label_names
+    for name, part in parts.items():
+        unknown = sorted(set(part.labels) - set(labels))
+        if unknown:
+            raise InputError(
+                f"The {name} data ({part.source}) has the label {unknown[0]!r}, which is not among "
+                f"{labels}."
+            )
+    return labels
+
+
+def _measure(model, recipe: Recipe, parts, labels) -> dict[str, Any]:
+    from llama_keras.eval.metrics import compute_metrics
+
+    result: dict[str, Any] = {"recipe": recipe.name, "strategy": recipe.strategy}
+    for name in ("validation", "test"):
+        if name not in parts:
+            continue
+        answers = model.predict(parts[name].texts, verbose=0)
+        found = compute_metrics(
+            parts[name].labels, [answer["label"] for answer in answers], labels=labels
+        )
+        result[name] = {key: metric.value for key, metric in found.items()}
+        result[name]["n"] = len(answers)
+        result[name]["intervals"] = {
+            key: [metric.low, metric.high] for key, metric in found.items()
+        }
+    return result
+
+
+def _plain(history: dict) -> dict:
+    return json.loads(json.dumps(history, default=float))
+
+
+def _write(file: Path, text: str) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, file)

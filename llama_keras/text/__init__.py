@@ -1,0 +1,31 @@
+"""Text to token ids and back: tokenizers inside the TensorFlow graph, chat templates, streams.
+
+Nothing heavy is imported until a name is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama_keras.text.chat import render_chat
+    from llama_keras.text.spec import TokenizerSpec
+    from llama_keras.text.streaming import StreamDecoder
+    from llama_keras.text.tokenizer import Encoding, Tokenizer
+
+__all__ = ["Encoding", "StreamDecoder", "Tokenizer", "TokenizerSpec", "render_chat"]
+
+_HOMES = {
+    "Encoding": "tokenizer",
+    "StreamDecoder": "streaming",
+    "Tokenizer": "tokenizer",
+    "TokenizerSpec": "spec",
+    "render_chat": "chat",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,1 @@
+"""Checkpoints in and out: GGUF and Hugging Face safetensors, in numpy only."""

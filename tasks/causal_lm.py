@@ -1,0 +1,274 @@
+"""`CausalLM`: prompts in, text out; and how likely given texts are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, overload
+
+import keras
+import numpy as np
+
+from llama_keras.errors import InputError
+from llama_keras.models import LlamaBackbone, generation, scoring
+from llama_keras.models.sampling import SamplingSettings
+from llama_keras.tasks.compiled import Compiled
+from llama_keras.tasks.completion import Completion, Generation, check_stop
+from llama_keras.tasks.likelihood import encode_pairs, log_likelihoods
+from llama_keras.tasks.task import Task
+
+
+@keras.saving.register_keras_serializable(package="llama_keras")
+class CausalLM(Task):
+    """A Llama that continues text.
+
+    As a Keras model it maps token ids and padding mask `(B, T)` to logits `(B, T, V)`.
+
+    Settings of `generate`, `chat` and `stream`:
+        max_new_tokens: at most so many; fewer when the model's context is full.
+        temperature: 0 takes the likeliest token each time; 1 samples from the model as it is.
+        top_k: sample among the k likeliest tokens; 0 for all.
+        top_p: sample among the likeliest tokens that together have this probability; 1 for all.
+        seed: the same seed gives the same text, whatever else is in the batch.
+        stop: a string or several; the text ends before the first that comes.
+
+    Args:
+        backbone: a causal `LlamaBackbone`.
+        tokenizer: its `text.Tokenizer`.
+        jit_generate: whether XLA compiles the decoding loop; `None` chooses, see
+            `default_jit`.
+
+    Example:
+    ```python
+    model = CausalLM.from_preset("llama-tiny")
+    answer = model.generate("Once upon a time", max_new_tokens=8, temperature=0.7, seed=1)
+    print(answer.text, answer.finish_reason)
+    model.loglikelihood([("The sky is", " blue")])  # [(sum of log-probabilities, is greedy)]
+    ```
+    """
+
+    def __init__(
+        self, *, backbone: LlamaBackbone, tokenizer, jit_generate: bool | None = None, **kwargs
+    ):
+        if backbone.config.attention_mask != "causal":
+            raise InputError(
+                "CausalLM needs a backbone with attention_mask='causal'; this one has "
+                f"{backbone.config.attention_mask!r}."
+            )
+        hidden = backbone(backbone.input)
+        super().__init__(
+            backbone=backbone,
+            tokenizer=tokenizer,
+            inputs=backbone.input,
+            outputs=backbone.token_embedding(hidden, reverse=True),
+            **kwargs,
+        )
+        self.jit_generate = jit_generate
+        self._engine: _Engine | None = None
+
+    @overload
+    def generate(self, prompts: str, **settings) -> Generation: ...
+    @overload
+    def generate(self, prompts: Sequence[str], **settings) -> list[Generation]: ...
+
+    def generate(
+        self,
+        prompts,
+        *,
+        max_new_tokens: int | Sequence[int] = 64,
+        temperature: float | Sequence[float] = 0.0,
+        top_k: int | Sequence[int] = 0,
+        top_p: float | Sequence[float] = 1.0,
+        seed: int | Sequence[int] = 0,
+        stop: str | Sequence[str] = (),
+    ):
+        """Continues each prompt; the answer does not depend on the other prompts.
+
+        Args:
+            prompts: one string or several.
+            max_new_tokens, temperature, top_k, top_p, seed: see the class; one value for all
+                prompts or one for each.
+            stop: see the class.
+
+        Returns:
+            A `Generation` for a string, a list of them for several.
+
+        Raises:
+            InputError: a setting is out of range, or a prompt fills the model's context.
+        """
+        one = isinstance(prompts, str)
+        texts = [prompts] if one else list(prompts)
+        settings = _per_row(
+            len(texts),
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
+        answers = self._generate(self._encode(texts), settings, check_stop(stop))
+        return answers[0] if one else answers
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        stop: str | Sequence[str] = (),
+        **settings,
+    ) -> Generation:
+        """Answers a conversation through the checkpoint's chat template.
+
+        Args:
+            messages: for each turn a mapping with "role" and "content".
+            stop: see the class.
+            **settings: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed`; see the class.
+
+        Raises:
+            InputError: there is no chat template, it rejects the messages, or a setting is wrong.
+        """
+        prompt = self.tokenizer.encode_chat(messages)
+        return self._generate([prompt], _per_row(1, **settings), check_stop(stop))[0]
+
+    def stream(
+        self,
+        prompt: str | Sequence[Mapping[str, Any]],
+        *,
+        stop: str | Sequence[str] = (),
+        **settings,
+    ) -> Iterator[str]:
+        """Gives the answer piece by piece; the pieces joined are the text of `generate` or `chat`.
+
+        Args:
+            prompt: a string, or the messages of a conversation.
+            stop: see the class.
+            **settings: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed`; see the class.
+        """
+        is_text = isinstance(prompt, str)
+        ids = self._encode([prompt])[0] if is_text else self.tokenizer.encode_chat(prompt)
+        return self._stream(ids, _per_row(1, **settings), check_stop(stop))
+
+    def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """Gives how likely each continuation is after its context.
+
+        Texts become tokens as in lm-evaluation-harness, see `likelihood.encode_pairs`; the
+        log-softmax is float32.
+
+        Args:
+            pairs: (context, continuation) strings.
+
+        Returns:
+            For each pair the sum of the continuation's log-probabilities in nats, and whether
+            greedy decoding would give just this continuation.
+
+        Raises:
+            InputError: a pair is longer than the model's context, or its continuation is empty.
+        """
+        limit = self.backbone.config.max_sequence_length
+        scored = encode_pairs(self.tokenizer, pairs)
+        engine = self._compiled()
+        return log_likelihoods(
+            scored, hidden_at=engine.hidden_at, score_tokens=engine.score_tokens, limit=limit
+        )
+
+    def get_config(self):
+        """Gives the arguments of the constructor."""
+        return {**super().get_config(), "jit_generate": self.jit_generate}
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        rows = self.tokenizer.encode(texts) if texts else []
+        begin = (self.tokenizer.bos_id, self.tokenizer.eos_id, self.tokenizer.pad_id)
+        start = next(token_id for token_id in begin if token_id is not None)
+        return [row or [start] for row in rows]  # an empty text still needs a token to start from
+
+    def _generate(self, prompts, settings, stop) -> list[Generation]:
+        limit = self.backbone.config.max_sequence_length
+        for prompt in prompts:
+            generation.check_room(len(prompt), limit)
+        answers: dict[int, Generation] = {}
+        by_length = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
+        for start in range(0, len(prompts), generation.MAX_ROWS):
+            batch = by_length[start : start + generation.MAX_ROWS]
+            rows = [self._completion(prompts[row], stop) for row in batch]
+            chosen = [settings[row] for row in batch]
+            for _ in self._advance(rows, [prompts[row] for row in batch], chosen):
+                pass
+            for index, row in zip(batch, rows, strict=True):
+                row.finish()
+                answers[index] = row.result()
+        return [answers[index] for index in range(len(prompts))]
+
+    def _stream(self, prompt, settings, stop) -> Iterator[str]:
+        row = self._completion(prompt, stop)
+        for pieces in self._advance([row], [prompt], settings):
+            if pieces[0]:
+                yield pieces[0]
+        if rest := row.finish():
+            yield rest
+
+    def _completion(self, prompt, stop) -> Completion:
+        return Completion(self.tokenizer, prompt=prompt, end_ids=self.tokenizer.end_ids, stop=stop)
+
+    def _advance(self, rows: list[Completion], prompts, settings) -> Iterator[list[str]]:
+        """Runs one batch and gives each row's new text, chunk by chunk."""
+        stopped = np.zeros(len(rows), bool)
+        chunks = self._compiled().generator.run(
+            prompts, settings=settings, end_ids=self.tokenizer.end_ids, stopped=stopped
+        )
+        for chunk in chunks:
+            yield [
+                row.push(ids, values)
+                for row, ids, values in zip(
+                    rows, chunk.token_ids, chunk.log_probabilities, strict=True
+                )
+            ]
+            stopped[:] = [row.finished for row in rows]
+
+    def _compiled(self) -> _Engine:
+        # LoRA and quantization replace variables; what was traced before then reads old ones.
+        key = (self.jit_generate, *(id(variable) for variable in self.backbone.variables))
+        if self._engine is None or self._engine.key != key:
+            self._engine = _Engine(self.backbone, self.jit_generate, key)
+        return self._engine
+
+
+def default_jit(backbone: LlamaBackbone) -> bool:
+    """Gives whether XLA should compile decoding: yes for float32.
+
+    XLA's CPU code for bfloat16 and integer matrices is many times slower than TensorFlow's.
+    """
+    return backbone.compute_dtype == "float32"
+
+
+class _Engine:
+    """A backbone's compiled functions."""
+
+    def __init__(self, backbone: LlamaBackbone, jit: bool | None, key: tuple):
+        self.key = key
+
+        def compiled(function, jit_compile=False):
+            bound = partial(function, backbone)
+            return Compiled(bound, variables=backbone.variables, jit_compile=jit_compile)
+
+        # XLA would compile for seconds and gain nothing where whole texts are multiplied.
+        self.prefill = compiled(generation.prefill)
+        self.decode = compiled(generation.decode, default_jit(backbone) if jit is None else jit)
+        self.hidden_at = compiled(scoring.hidden_at)
+        self.score_tokens = compiled(scoring.score_tokens)
+        self.generator = generation.Generator(backbone, prefill=self.prefill, decode=self.decode)
+
+
+def _per_row(rows: int, **settings) -> list[SamplingSettings]:
+    known = [field.name for field in dataclasses.fields(SamplingSettings)]
+    columns = {}
+    for name, value in settings.items():
+        if name not in known:
+            raise InputError(f"There is no setting {name!r}; expected one of {[*known, 'stop']}.")
+        values = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value] * rows
+        if len(values) != rows:
+            raise InputError(f"{name} has {len(values)} values for {rows} prompts.")
+        columns[name] = values
+    return [
+        SamplingSettings(**{name: values[row] for name, values in columns.items()})
+        for row in range(rows)
+    ]

@@ -1,0 +1,151 @@
+"""Recipes: a fine-tuning run as one checked record, read from YAML and overridden by name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llama_keras.errors import InputError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecipeData(_Strict):
+    """Where texts and labels come from; each source is one of `data.load_classification`."""
+
+    train: str | None = None
+    """A file, folder, `tfds:NAME/SPLIT`, `package:FILE` or `shared:FILE`; needed."""
+    validation: str | None = None
+    """Chooses epochs, layers and penalties; without it a tenth of `train` is set aside."""
+    test: str | None = None
+    """Measured once at the end; without it only the validation scores are reported."""
+    text_column: str = "text"
+    """Column of the texts."""
+    label_column: str = "label"
+    """Column of the labels."""
+    data_dir: str | None = None
+    """Where `tfds:` sets are prepared."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take the first examples of each part only."""
+
+
+class RecipeModel(_Strict):
+    """The backbone's changes and the head."""
+
+    attention_mask: Literal["causal", "bidirectional"] = "causal"
+    """Who sees whom."""
+    pooling: Literal["last", "mean"] | None = None
+    """By default last for causal, mean for bidirectional models."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of pooled features dropped in training."""
+    max_sequence_length: int = Field(default=256, ge=1)
+    """Tokens after which a text is cut."""
+    dtype: Literal["float32", "bfloat16", "mixed_bfloat16"] = "float32"
+    """Precision; `mixed_bfloat16` trains about 1.6 times as fast on CPUs with AVX512-BF16."""
+
+
+class RecipeTrain(_Strict):
+    """How long and how fast to learn; `linear_probe` uses `batch_size` alone."""
+
+    epochs: int = Field(default=1, ge=1)
+    """Passes over the data."""
+    batch_size: int = Field(default=32, ge=1)
+    """Texts in a batch."""
+    learning_rate: float | None = Field(default=None, gt=0.0)
+    """Peak of the schedule; by default the strategy's."""
+    seed: int = 0
+    """Of the head, the order of texts and dropout."""
+
+
+class Recipe(_Strict):
+    """One fine-tuning run."""
+
+    name: str
+    """Its name, and that of the export."""
+    description: str = ""
+    """One line for people."""
+    task: Literal["text_classification"] = "text_classification"
+    """The kind of head."""
+    preset: str = "smollm2-135m-instruct"
+    """The checkpoint."""
+    strategy: Literal["full", "linear_probe", "lora"] = "full"
+    """Which weights learn."""
+    labels: list[str] | None = None
+    """All labels that there are; by default those of the training data, sorted."""
+    data: RecipeData = RecipeData()
+    """Texts and labels."""
+    model: RecipeModel = RecipeModel()
+    """Backbone and head."""
+    train: RecipeTrain = RecipeTrain()
+    """Optimization."""
+    export: bool = False
+    """Whether to write a SavedModel at the end."""
+
+
+def recipe_names() -> list[str]:
+    """Gives the names of the recipes that come with the package."""
+    return sorted(file.stem for file in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """Gives a recipe by the name of a shipped one, or from a YAML file.
+
+    Args:
+        recipe: a name of `recipe_names()`, or a file ending in .yaml.
+        overrides: `path.to.field=value` each; the value is read as YAML.
+
+    Raises:
+        InputError: there is no such recipe, or a field is wrong; the message names it.
+    """
+    file = Path(recipe).expanduser()
+    if file.suffix not in (".yaml", ".yml"):
+        if str(recipe) not in recipe_names():
+            raise InputError(
+                f"There is no recipe {str(recipe)!r}; name one of {recipe_names()}, or give a file "
+                "whose name ends in .yaml."
+            )
+        file = RECIPES / f"{recipe}.yaml"
+    content = _read(file)
+    for override in overrides:
+        _set(content, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc'])) or 'the whole file'}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise InputError(f"Recipe {recipe}: {'; '.join(problems)}.") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The recipe {file} cannot be read: {error}.") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{file} is not YAML: {error}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file} must hold the fields of a recipe, such as `name:` and `data:`.")
+    return content
+
+
+def _set(content: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise InputError(f"--set takes FIELD=VALUE such as train.epochs=1; received {override!r}.")
+    *parents, last = path.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise InputError(f"--set {override}: '{parent}' is a value, not a section.")
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        content[last] = text  # plain text that YAML takes for a broken structure, such as a path

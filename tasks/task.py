@@ -1,0 +1,104 @@
+"""What all tasks share: a backbone, a tokenizer, a head; made from a preset, saved whole."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Self
+
+import keras
+
+from llama_keras.errors import InputError
+from llama_keras.models import LlamaBackbone
+
+
+class Task(keras.Model):
+    """A Keras model over token ids that takes and gives what people read.
+
+    Subclasses add a head (built in their constructor, so that a saved file can be filled), `call`
+    (token ids and padding mask to logits) and the way from raw text and back.
+
+    Args:
+        backbone: a `LlamaBackbone`.
+        tokenizer: a `text.Tokenizer`; it travels in the saved file.
+    """
+
+    def __init__(self, *, backbone: LlamaBackbone, tokenizer, **kwargs):
+        super().__init__(**kwargs)
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def from_preset(cls, preset, *, dtype=None, backbone_arguments: dict | None = None, **kwargs):
+        """Builds the task on a checkpoint, with a new head where the checkpoint has none.
+
+        Args:
+            preset: see `weights.presets.resolve`.
+            dtype: Keras dtype policy of the backbone, such as `"mixed_bfloat16"`.
+            backbone_arguments: replace those of the checkpoint, such as `attention_mask`.
+            **kwargs: arguments of the task's constructor.
+        """
+        from llama_keras.text import Tokenizer
+
+        backbone = LlamaBackbone.from_preset(preset, dtype=dtype, **(backbone_arguments or {}))
+        return cls(backbone=backbone, tokenizer=Tokenizer.from_preset(preset), **kwargs)
+
+    @classmethod
+    def load(cls, path) -> Self:
+        """Gives the task that `save` wrote.
+
+        Raises:
+            InputError: the file is missing, no Keras archive, or holds another kind of model.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"There is no saved model at '{path}'; give a .keras file.")
+        try:
+            model = keras.saving.load_model(path)
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(f"'{path}' is not a readable .keras file: {error}") from error
+        if not isinstance(model, cls):
+            raise InputError(f"'{path}' holds a {type(model).__name__}, not a {cls.__name__}.")
+        return model
+
+    def save(self, filepath, overwrite: bool = True, **kwargs):
+        """Writes the whole task, tokenizer included, to a `.keras` file.
+
+        The file appears under its name only when it is complete; an earlier one is kept till then.
+        """
+        path = Path(filepath)
+        if path.suffix != ".keras":
+            raise InputError(f"A task is saved to a name ending in .keras; received '{path}'.")
+        if path.exists() and not overwrite:
+            raise InputError(f"'{path}' exists already; remove it or pass overwrite=True.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".keras")
+        os.close(handle)
+        try:
+            keras.saving.save_model(self, temporary, overwrite=True, **kwargs)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    def get_compile_config(self):
+        """Gives nothing: how a task was trained is no part of it, and `fit` compiles by itself."""
+        return {}
+
+    def compile_from_config(self, config):
+        """Does nothing; see `get_compile_config`."""
+
+    def get_config(self):
+        """Gives the backbone and tokenizer, serialized; subclasses add their head's arguments."""
+        return {
+            "name": self.name,
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "tokenizer": keras.saving.serialize_keras_object(self.tokenizer),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds the task that `get_config` described."""
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+            for name in ("backbone", "tokenizer")
+        }
+        return cls(**{**config, **parts})

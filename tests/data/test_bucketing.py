@@ -1,0 +1,80 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llama_keras.data.bucketing import TokenRows, inference_batches, training_batches
+from llama_keras.errors import InputError
+
+
+def make_rows(lengths):
+    token_ids = [[index + 1] * length for index, length in enumerate(lengths)]
+    return TokenRows(token_ids, pad_id=0, labels=np.arange(len(lengths), dtype="int32"))
+
+
+def epochs_of(rows, *, batch_size, seed, epochs):
+    dataset, steps = training_batches(rows, batch_size=batch_size, seed=seed)
+    batches = [
+        (f["token_ids"].numpy(), f["padding_mask"].numpy(), y.numpy())
+        for f, y in itertools.islice(dataset, steps * epochs)
+    ]
+    return [batches[e * steps : (e + 1) * steps] for e in range(epochs)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(1, 7), st.integers(0, 9))
+def test_each_epoch_holds_every_text_once_and_whole(lengths, batch_size, seed):
+    rows = make_rows(lengths)
+    for batches in epochs_of(rows, batch_size=batch_size, seed=seed, epochs=2):
+        seen = []
+        for token_ids, mask, labels in batches:
+            assert token_ids.shape == mask.shape
+            for ids, real, label in zip(token_ids, mask, labels, strict=True):
+                assert ids[real == 1].tolist() == rows.token_ids[label]
+                assert (ids[real == 0] == 0).all()
+                seen.append(label)
+        assert sorted(seen) == list(range(len(lengths)))
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    rows = make_rows([3, 1, 4, 1, 5, 9, 2, 6] * 8)
+
+    def labels(seed):
+        epochs = epochs_of(rows, batch_size=4, seed=seed, epochs=2)
+        return [np.concatenate([y for *_, y in batches]).tolist() for batches in epochs]
+
+    first, again, other = labels(1), labels(1), labels(2)
+    assert first == again
+    assert first[0] != first[1]
+    assert first[0] != other[0]
+
+
+def test_bucketing_pads_less_than_random_order():
+    lengths = np.random.default_rng(0).integers(1, 60, 512)
+    rows = make_rows(lengths.tolist())
+    (batches,) = epochs_of(rows, batch_size=16, seed=0, epochs=1)
+    padded = sum(token_ids.size for token_ids, *_ in batches)
+    in_file_order = sum(group.max() * 16 for group in lengths.reshape(-1, 16))
+    assert padded < 1.1 * lengths.sum() < 0.75 * in_file_order
+
+
+def test_inference_order_leads_back_to_the_texts():
+    rows = make_rows([5, 1, 3, 2])
+    dataset, order = inference_batches(rows, batch_size=3)
+    labels = np.concatenate([y.numpy() for _, y in dataset])
+    assert labels.tolist() == order.tolist()
+    assert order.tolist() == [1, 3, 2, 0]
+
+
+def test_without_labels_the_features_come_alone():
+    dataset, _ = inference_batches(TokenRows([[1], [2, 3]], pad_id=0), batch_size=2)
+    assert set(next(iter(dataset))) == {"token_ids", "padding_mask"}
+
+
+def test_refuses_nothing_and_empty_rows():
+    with pytest.raises(InputError, match="empty"):
+        TokenRows([], pad_id=0)
+    with pytest.raises(InputError, match="no tokens"):
+        TokenRows([[1], []], pad_id=0)

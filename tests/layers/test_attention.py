@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from keras import ops
+
+from llama_keras.errors import InputError
+from llama_keras.layers import AttentionBias, LlamaAttention, RotaryEmbedding
+from llama_keras.layers.attention import write_cache
+from llama_keras.layers.masking import additive
+from tests.layers import longhand
+
+WIDTH = 24
+
+
+def build(**arguments):
+    layer = LlamaAttention(**{"num_query_heads": 4, "num_key_value_heads": 2, **arguments})
+    layer.build((None, None, WIDTH))
+    generator = np.random.default_rng(3)
+    for variable in layer.variables:
+        variable.assign(generator.normal(size=variable.shape) * 0.3)
+    return layer
+
+
+def text(batch=2, length=7):
+    return np.random.default_rng(4).normal(size=(batch, length, WIDTH)).astype("float32")
+
+
+HEADS = {"multi-head": (4, 4), "grouped": (4, 2), "three groups": (6, 2), "multi-query": (4, 1)}
+
+
+@pytest.mark.parametrize("rotate", [True, False], ids=["rotary", "no positions"])
+@pytest.mark.parametrize("mode", ["causal", "bidirectional"])
+@pytest.mark.parametrize(("heads", "kv_heads"), HEADS.values(), ids=HEADS)
+def test_equals_longhand_with_repeated_heads(heads, kv_heads, mode, rotate):
+    layer = build(num_query_heads=heads, num_key_value_heads=kv_heads)
+    x = text()
+    options = {}
+    if rotate:
+        cos, sin = RotaryEmbedding(layer.head_dim, max_wavelength=100.0)(ops.arange(7)[None])
+        options = {"cos": cos, "sin": sin}
+    got = layer(x, bias=AttentionBias(mode)(np.zeros((2, 7), "int32")), **options)
+    wavelength = 100.0 if rotate else None
+    for row in range(2):
+        expected = longhand.attention(layer, x[row], causal=mode == "causal", wavelength=wavelength)
+        np.testing.assert_allclose(ops.convert_to_numpy(got[row]), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"use_bias": True}, {"head_dim": 10}, {"head_dim": 10, "use_bias": True}]
+)
+def test_biases_and_head_size_equal_longhand(arguments):
+    layer = build(**arguments)
+    assert layer.head_dim == arguments.get("head_dim", 6)
+    assert layer.query_dense.kernel.shape == (WIDTH, 4 * layer.head_dim)
+    assert layer.key_dense.kernel.shape == (WIDTH, 2 * layer.head_dim)
+    assert layer.output_dense.kernel.shape == (4 * layer.head_dim, WIDTH)
+    x = text(batch=1)
+    expected = longhand.attention(layer, x[0], causal=False)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)[0]), expected, atol=2e-5)
+
+
+def test_without_a_bias_all_is_seen():
+    layer, x = build(), text()
+    nothing_hidden = np.zeros((1, 1, 7, 7), "float32")
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(layer(x)),
+        ops.convert_to_numpy(layer(x, bias=nothing_hidden)),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("pieces", [(5, 1, 1), (3, 4), (1,) * 7, (7,)], ids=str)
+def test_cache_in_pieces_equals_all_at_once(pieces):
+    layer, x = build(), text()
+    rotary = RotaryEmbedding(layer.head_dim)
+    cos, sin = rotary(ops.arange(7)[None])
+    whole = layer(x, bias=AttentionBias("causal")(np.zeros((2, 7), "int32")), cos=cos, sin=sin)
+    slots = 9  # two stay empty
+    cache = (ops.zeros((2, 2, slots, 6)), ops.zeros((2, 2, slots, 6)))
+    done, outputs = 0, []
+    for piece in pieces:
+        at = np.arange(done, done + piece)
+        cos, sin = rotary(ops.convert_to_tensor(at[None]))
+        visible = np.arange(slots)[None] <= at[:, None]
+        bias = additive(ops.convert_to_tensor(visible), "float32")[None, None]
+        output, cache = layer(x[:, at], bias=bias, cos=cos, sin=sin, cache=cache, cache_index=done)
+        outputs.append(ops.convert_to_numpy(output))
+        done += piece
+    np.testing.assert_allclose(
+        np.concatenate(outputs, axis=1), ops.convert_to_numpy(whole), atol=1e-5
+    )
+    assert not np.any(ops.convert_to_numpy(cache[0])[:, :, 7:])
+
+
+@pytest.mark.parametrize(("index", "count"), [(0, 1), (4, 1), (0, 3), (2, 3)])
+def test_write_cache_changes_the_named_slots_only(index, count):
+    generator = np.random.default_rng(0)
+    cache, new = generator.normal(size=(2, 3, 5, 4)), generator.normal(size=(2, 3, count, 4))
+    got = write_cache(ops.convert_to_tensor(cache), ops.convert_to_tensor(new), index)
+    cache[:, :, index : index + count] = new
+    np.testing.assert_array_equal(ops.convert_to_numpy(got), cache)
+
+
+def test_dropout_acts_in_training_only():
+    layer = build(dropout=0.5)
+    x = text()
+    quiet = ops.convert_to_numpy(layer(x))
+    np.testing.assert_array_equal(quiet, ops.convert_to_numpy(layer(x, training=False)))
+    assert np.abs(ops.convert_to_numpy(layer(x, training=True)) - quiet).max() > 1e-3
+
+
+def test_heads_that_do_not_divide_are_refused():
+    with pytest.raises(InputError, match="multiple of num_key_value_heads; received 4 and 3"):
+        LlamaAttention(num_query_heads=4, num_key_value_heads=3)
+    with pytest.raises(InputError, match="width 24 .*num_query_heads=5; give head_dim"):
+        build(num_query_heads=5, num_key_value_heads=5)

@@ -1,0 +1,37 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from llama_keras.layers import SwiGLU
+from tests.layers import longhand
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_equals_longhand(use_bias):
+    layer = SwiGLU(intermediate_dim=12, use_bias=use_bias)
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(2, 3, 8)).astype("float32")
+    layer.build(x.shape)
+    for variable in layer.variables:
+        variable.assign(generator.normal(size=variable.shape))
+    assert len(layer.variables) == (6 if use_bias else 3)
+    got = ops.convert_to_numpy(layer(x))
+    np.testing.assert_allclose(got, longhand.swiglu(layer, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-2])
+def test_the_norm_that_blocks_use_equals_longhand(epsilon):
+    x = np.random.default_rng(0).normal(size=(2, 3, 8)).astype("float32") * 0.1
+    norm = keras.layers.RMSNormalization(epsilon=epsilon)
+    norm.build(x.shape)
+    norm.scale.assign(np.linspace(0.5, 2.0, 8))
+    expected = longhand.rms_norm(x, np.linspace(0.5, 2.0, 8), epsilon)
+    np.testing.assert_allclose(ops.convert_to_numpy(norm(x)), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_norm_that_blocks_use_squares_in_float32(dtype):
+    x = ops.full((1, 1, 8), 300.0, dtype=dtype)  # 300² is beyond float16
+    y = keras.layers.RMSNormalization(dtype=dtype)(x)
+    np.testing.assert_allclose(ops.convert_to_numpy(ops.cast(y, "float32")), 1.0, rtol=1e-2)

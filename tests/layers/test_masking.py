@@ -1,0 +1,83 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from llama_keras.errors import InputError
+from llama_keras.layers import AttentionBias, TokenPositions
+from llama_keras.layers.masking import MASK_MODES
+
+IDS = np.zeros((2, 6), "int32")
+PADDING = np.array([[0, 0, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+SEGMENTS = np.array([[1, 1, 2, 2, 2, 3], [5, 5, 5, 5, 0, 0]])
+
+
+def seen(mode, padding=None, segments=None):
+    bias = ops.convert_to_numpy(AttentionBias(mode)(IDS, padding, segments))
+    assert bias.dtype == "float32" and np.isfinite(bias).all()
+    return np.broadcast_to(bias == 0.0, (2, 1, 6, 6))[:, 0]
+
+
+@pytest.mark.parametrize("mode", MASK_MODES)
+@pytest.mark.parametrize("padding", [None, PADDING], ids=["full", "padded"])
+@pytest.mark.parametrize("segments", [None, SEGMENTS], ids=["one", "packed"])
+def test_bias_equals_longhand(mode, padding, segments):
+    got = seen(mode, padding, segments)
+    for row, t, s in itertools.product(range(2), range(6), range(6)):
+        expected = (
+            (mode == "bidirectional" or s <= t)
+            and (padding is None or padding[row, s] == 1)
+            and (segments is None or segments[row, s] == segments[row, t])
+        )
+        assert got[row, t, s] == expected, (row, t, s)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "mixed_bfloat16"])
+def test_bias_is_finite_in_every_dtype(dtype):
+    layer = AttentionBias("causal", dtype=dtype)
+    bias = layer(IDS, PADDING)
+    assert keras.backend.standardize_dtype(bias.dtype) == layer.compute_dtype
+    assert np.isfinite(ops.convert_to_numpy(ops.cast(bias, "float32"))).all()
+
+
+def test_bool_and_int_padding_agree():
+    np.testing.assert_array_equal(seen("causal", PADDING), seen("causal", PADDING.astype("bool")))
+
+
+def test_unknown_mode_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"'prefix'.*\['causal', 'bidirectional'\]"):
+        AttentionBias("prefix")
+
+
+def positions(**rows):
+    return ops.convert_to_numpy(TokenPositions()(IDS, **rows)).tolist()
+
+
+def test_positions_count_from_the_first_real_token():
+    assert positions() == [[0, 1, 2, 3, 4, 5]] * 2
+    assert positions(padding_mask=PADDING)[0][2:] == [0, 1, 2, 3]
+    assert positions(padding_mask=PADDING)[1][:3] == [0, 1, 2]
+
+
+def test_positions_start_anew_in_each_segment():
+    assert positions(segment_ids=SEGMENTS, padding_mask=PADDING)[0] == [0, 1, 0, 1, 2, 0]
+
+
+def test_given_positions_pass_through():
+    given = np.arange(12).reshape(2, 6)[:, ::-1]
+    got = TokenPositions()(IDS, padding_mask=PADDING, segment_ids=SEGMENTS, positions=given)
+    assert keras.backend.standardize_dtype(got.dtype) == "int32"
+    assert ops.convert_to_numpy(got).tolist() == given.tolist()
+
+
+@pytest.mark.parametrize("rows", [{}, {"padding_mask": PADDING}, {"segment_ids": SEGMENTS}])
+def test_specs_equal_the_computed_shapes(rows):
+    for layer in (AttentionBias("causal"), TokenPositions()):
+        spec = keras.KerasTensor((2, 6), "int32")
+        symbolic = {name: keras.KerasTensor((2, 6), "int32") for name in rows}
+        expected = layer.compute_output_spec(spec, **symbolic)
+        got = layer(IDS, **rows)
+        assert tuple(got.shape) == expected.shape
+        assert keras.backend.standardize_dtype(got.dtype) == expected.dtype

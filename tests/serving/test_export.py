@@ -1,0 +1,153 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from llama_keras.errors import InputError
+from llama_keras.serving.signature_def import read_saved_model
+from llama_keras.serving.signatures import SIGNATURES
+from llama_keras.tasks import TextClassifier
+
+TEXTS = ["A lovely day.", "", "日本 🙂 naïve", "null \x00 byte", "long " * 200]
+# Ops of TF-Text that a stock TF Serving links (its model_servers/BUILD, ops_lib).
+TEXT_OPS = {
+    "SentencepieceOp",
+    "SentencepieceTokenizeOp",
+    "SentencepieceTokenizeWithOffsetsOp",
+    "SentencepieceDetokenizeOp",
+    "RegexSplitWithOffsets",
+}
+FRESH = """
+import json, sys
+import numpy as np, tensorflow as tf, tensorflow_text
+model = tf.saved_model.load(sys.argv[1])
+out = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
+assert not any(name.split(".")[0] in ("keras", "keras_hub", "llama_keras") and
+               getattr(sys.modules[name], "LlamaBackbone", None) for name in list(sys.modules))
+assert "llama_keras" not in sys.modules
+print(json.dumps({k: v.numpy().astype(str).tolist() if v.dtype == tf.string else
+                  v.numpy().tolist() for k, v in out.items()}))
+"""
+
+
+@pytest.fixture(scope="module", params=["float32", "mixed_bfloat16"])
+def exported(request, tmp_path_factory):
+    model = TextClassifier.from_preset(
+        "llama-tiny", labels=["negative", "positive"], dtype=request.param, max_sequence_length=64
+    )
+    folder = model.export(tmp_path_factory.mktemp("saved") / "sentiment")
+    expected = model.predict(TEXTS, verbose=0)
+    tolerance = {"float32": 1e-5, "mixed_bfloat16": 2e-2}[request.param]
+    return model, folder, np.array([list(row["scores"].values()) for row in expected]), tolerance
+
+
+def run(*arguments):
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_fresh_process_without_our_code_gives_the_same_answers(exported, tmp_path):
+    _, folder, expected, tolerance = exported
+    found = run("-c", FRESH, str(folder), json.dumps(TEXTS))
+    assert np.abs(np.array(found["scores"]) - expected).max() < tolerance
+    names = np.array(["negative", "positive"])
+    assert found["label"] == names[np.array(found["scores"]).argmax(axis=1)].tolist()
+
+
+def test_the_c_api_gives_the_same_answers_as_tf_serving_would(exported, tmp_path):
+    _, folder, expected, tolerance = exported
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"text": TEXTS}))
+    found = run("-m", "llama_keras.serving.c_api", str(folder), "--inputs", str(request))
+    assert np.abs(np.array(found["outputs"]["scores"]) - expected).max() < tolerance
+
+
+def test_tokens_signature_equals_the_model(exported):
+    model, folder, _, tolerance = exported
+    features = {
+        "token_ids": np.array([[5, 6, 7], [8, 9, 0]], "int32"),
+        "padding_mask": np.array([[1, 1, 1], [1, 1, 0]], "int32"),
+    }
+    loaded = tf.saved_model.load(str(folder))
+    found = loaded.signatures["tokens"](**{k: tf.constant(v) for k, v in features.items()})
+    assert np.abs(found["logits"].numpy() - model.predict(features, verbose=0)).max() < tolerance
+
+
+def test_only_ops_that_a_stock_server_has(exported):
+    from tensorflow.python.framework import op_def_registry
+
+    _, folder, *_ = exported
+    used = set(read_saved_model(folder).operations)
+    # TF-Text's own ops are registered in this process too, but under the names below alone.
+    beyond_core = {op for op in used if not _is_core(op, op_def_registry)}
+    assert beyond_core <= TEXT_OPS
+    assert not {op for op in used if "PyFunc" in op}
+
+
+def _is_core(name, registry):
+    return name not in TEXT_OPS and registry.get(name) is not None
+
+
+def test_each_weight_is_written_once(exported):
+    model, folder, *_ = exported
+    in_memory = sum(weight.numpy().nbytes for weight in (w.value for w in model.weights))
+    on_disk = sum(path.stat().st_size for path in (folder / "variables").glob("*.data*"))
+    assert on_disk < 1.1 * in_memory + 10_000
+
+
+def test_manifest_tells_the_contract_with_a_true_answer(exported):
+    model, folder, _, tolerance = exported
+    manifest = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
+    assert manifest["labels"] == model.labels
+    assert manifest["signatures"]["serving_default"]["inputs"] == {
+        "text": {"dtype": "string", "shape": [None]}
+    }
+    text = manifest["example"]["request"]["instances"][0]["text"]
+    (answer,) = manifest["example"]["response"]["predictions"]
+    expected = model.predict([text], verbose=0)[0]
+    assert answer["label"] == expected["label"]
+    assert abs(answer["score"] - expected["score"]) < tolerance
+
+
+def test_no_path_of_this_machine_is_in_the_graph(exported):
+    _, folder, *_ = exported
+    content = (folder / "saved_model.pb").read_bytes()
+    assert str(folder).encode() not in content
+    assert not list((folder / "assets").glob("*"))
+
+
+def test_versions_count_up_and_nothing_is_overwritten(tmp_path):
+    model = TextClassifier.from_preset("llama-tiny", labels=["a", "b"])
+    assert model.export(tmp_path / "name").name == "1"
+    assert model.export(tmp_path / "name").name == "2"
+    with pytest.raises(InputError, match="exists already"):
+        model.export(tmp_path / "name" / "2")
+    assert sorted(path.name for path in (tmp_path / "name").iterdir()) == ["1", "2"]
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
+    model = TextClassifier.from_preset("llama-tiny", labels=["a", "b"])
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        model.export(tmp_path / "name")
+    assert list((tmp_path / "name").iterdir()) == []
+
+
+def test_a_task_without_signatures_is_refused(tmp_path):
+    class Other:
+        pass
+
+    from llama_keras.serving.export import export_task
+
+    with pytest.raises(InputError, match=str(sorted(SIGNATURES)[0])):
+        export_task(Other(), tmp_path / "name")

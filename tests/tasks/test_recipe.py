@@ -1,0 +1,49 @@
+import pytest
+
+from llama_keras.errors import InputError
+from llama_keras.tasks.recipe import load_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_are_valid(name):
+    assert load_recipe(name).name == name
+
+
+def test_overrides_reach_any_depth_and_are_read_as_yaml():
+    recipe = load_recipe(
+        "text_classification",
+        overrides=["train.epochs=7", "data.train=a.jsonl", "labels=[x, y]", "export=true"],
+    )
+    assert recipe.train.epochs == 7
+    assert recipe.data.train == "a.jsonl"
+    assert recipe.labels == ["x", "y"]
+    assert recipe.export is True
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epoch=1", "train.epoch: Extra inputs"),
+        ("train.epochs=0", "train.epochs: .*greater than or equal to 1"),
+        ("strategy=magic", "strategy: .*'full', 'linear_probe' or 'lora'"),
+        ("name.x=1", "'name' is a value"),
+        ("nothing", "FIELD=VALUE"),
+    ],
+)
+def test_wrong_overrides_are_named(override, message):
+    with pytest.raises(InputError, match=message):
+        load_recipe("text_classification", overrides=[override])
+
+
+def test_unknown_recipe_and_broken_files(tmp_path):
+    with pytest.raises(InputError, match="sst2"):
+        load_recipe("nothing")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_recipe(tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    with pytest.raises(InputError, match="not YAML"):
+        load_recipe(broken)
+    broken.write_text("just text")
+    with pytest.raises(InputError, match="fields of a recipe"):
+        load_recipe(broken)

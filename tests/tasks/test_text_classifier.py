@@ -1,0 +1,184 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from llama_keras.errors import InputError
+from llama_keras.tasks import TextClassifier
+from llama_keras.training.fine_tuning import Full, LinearProbe, Lora
+
+FAST = Full(learning_rate=3e-3)
+TEXTS = ["good day", "an awful, awful day, cold too", "", "日本 🙂 day"]
+
+
+def scores(model, texts=TEXTS):
+    return np.array([list(row["scores"].values()) for row in model.predict(texts, verbose=0)])
+
+
+def test_full_fine_tuning_learns(make_classifier, toy_data):
+    model = make_classifier(strategy=FAST)
+    history = model.fit(*toy_data, validation_data=toy_data, epochs=6, batch_size=16, verbose=0)
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    assert model.evaluate(*toy_data, verbose=0)["accuracy"] > 0.95
+
+
+@pytest.mark.parametrize("mask", ["causal", "bidirectional"])
+def test_lora_learns_and_leaves_the_backbone(make_classifier, toy_data, mask):
+    model = make_classifier(
+        strategy=Lora(rank=4, learning_rate=1e-2), backbone_arguments={"attention_mask": mask}
+    )
+    assert model.pooling.mode == {"causal": "last", "bidirectional": "mean"}[mask]
+    before = model.backbone.token_embedding.get_weights()[0].copy()
+    model.fit(*toy_data, epochs=6, batch_size=16, verbose=0)
+    assert model.evaluate(*toy_data, verbose=0)["accuracy"] > 0.9
+    assert (model.backbone.token_embedding.get_weights()[0] == before).all()
+    learning = {weight.path.split("/")[-1] for weight in model.trainable_weights}
+    assert learning == {"lora_kernel_a", "lora_kernel_b", "kernel", "bias"}
+    assert all("head" in w.path for w in model.trainable_weights if "lora" not in w.path)
+
+
+def test_linear_probe_cuts_the_backbone_at_the_chosen_layer(make_classifier, toy_data):
+    model = make_classifier(strategy="linear_probe")
+    history = model.fit(*toy_data, validation_data=toy_data, verbose=0).history
+    (layer,) = history["layer"]
+    assert model.backbone.config.num_layers == layer == 1 + np.argmax(history["val_by_layer"][0])
+    accuracy = model.evaluate(*toy_data, verbose=0)["accuracy"]
+    assert accuracy == pytest.approx(history["val_accuracy"][0])
+    assert accuracy > 0.9
+
+
+def test_linear_probe_of_a_given_layer_sets_a_part_aside(make_classifier, toy_data):
+    model = make_classifier(strategy=LinearProbe(layer=1))
+    history = model.fit(*toy_data).history
+    assert history["layer"] == [1]
+    assert model.backbone.config.num_layers == 1
+    assert history["val_by_layer"] == [[]]
+
+
+def test_probe_of_three_classes_that_training_never_showed(make_classifier, toy_data):
+    texts, labels = toy_data
+    labels = [label if i % 4 else "neutral" for i, label in enumerate(labels)]
+    names = ["negative", "never", "neutral", "positive"]
+    model = make_classifier(strategy="linear_probe", labels=names)
+    model.fit(texts, labels, validation_data=(texts, labels))
+    probabilities = scores(model, texts)
+    assert probabilities[:, 1].max() < 1e-3
+    assert np.allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora", "linear_probe"])
+def test_saved_file_gives_the_same_answers(make_classifier, toy_data, tmp_path, strategy):
+    model = make_classifier(strategy=strategy, max_sequence_length=40)
+    model.fit(*toy_data, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = TextClassifier.load(tmp_path / "model.keras")
+    assert loaded.labels == model.labels
+    assert loaded.max_sequence_length == 40
+    assert loaded.strategy.name == strategy
+    assert np.abs(scores(loaded) - scores(model)).max() < 1e-6
+    assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_saving_over_an_existing_file_is_all_or_nothing(make_classifier, tmp_path, monkeypatch):
+    model = make_classifier()
+    model.save(tmp_path / "model.keras")
+    first = (tmp_path / "model.keras").read_bytes()
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(keras.saving, "save_model", fail)
+    with pytest.raises(OSError, match="disk full"):
+        model.save(tmp_path / "model.keras")
+    assert (tmp_path / "model.keras").read_bytes() == first
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(InputError, match="exists already"):
+        model.save(tmp_path / "model.keras", overwrite=False)
+
+
+def test_answers_do_not_depend_on_batch_or_company(make_classifier):
+    model = make_classifier()
+    together = scores(model)
+    alone = np.concatenate([scores(model, [text]) for text in TEXTS])
+    assert np.abs(together - alone).max() < 1e-5
+
+
+def test_datasets_batched_or_not_give_what_lists_give(make_classifier, toy_data):
+    texts, labels = toy_data
+    numbers = [["negative", "positive"].index(label) for label in labels]
+    model = make_classifier()
+    dataset = tf.data.Dataset.from_tensor_slices((texts, numbers))
+    expected = model.evaluate(texts, labels, verbose=0)
+    assert model.evaluate(dataset, verbose=0) == pytest.approx(expected)
+    assert model.evaluate(dataset.batch(5), verbose=0) == pytest.approx(expected)
+    assert model.evaluate(np.array(texts), numbers, verbose=0) == pytest.approx(expected)
+    assert model.predict("good day")[0] == model.predict(["good day"])[0]
+    assert model.predict([]) == []
+
+
+def test_token_features_go_through_plain_keras(make_classifier):
+    model = make_classifier()
+    features = {
+        "token_ids": np.array([[5, 6, 7], [8, 9, 0]]),
+        "padding_mask": np.array([[1, 1, 1], [1, 1, 0]]),
+    }
+    logits = model.predict(features, verbose=0)
+    assert logits.shape == (2, 2)
+    model.compile()
+    model.fit(features, np.array([0, 1]), verbose=0)
+
+
+def test_own_compile_is_kept(make_classifier, toy_data):
+    model = make_classifier()
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    model.fit(*toy_data, verbose=0)
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
+
+
+def test_long_texts_are_cut_and_said(make_classifier, caplog):
+    model = make_classifier(max_sequence_length=8)
+    cut = scores(model, ["good day and more words than fit"])
+    assert "1 of 1 texts were cut to 8 tokens" in caplog.text
+    assert np.abs(cut - scores(model, ["good day and other ends"[:8]])).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("fit", "message"),
+    [
+        (
+            (["a"], ["neutral"]),
+            r"Unknown label neutral; the model knows \['negative', 'positive'\]",
+        ),
+        ((["a"], [2]), "Unknown label 2"),
+        ((["a", "b"], ["positive"]), "2 texts but 1 labels"),
+        (([], []), "data set is empty"),
+        (([b"\xff"], ["positive"]), "number 0 is not UTF-8"),
+    ],
+)
+def test_bad_data_is_named(make_classifier, fit, message):
+    with pytest.raises(InputError, match=message):
+        make_classifier().fit(*fit)
+
+
+@pytest.mark.parametrize("labels", [["a"], ["a", "a"]])
+def test_bad_labels_are_named(make_classifier, labels):
+    with pytest.raises(InputError, match="labels must be two or more"):
+        make_classifier(labels=labels)
+
+
+def test_unknown_strategy_and_pooling(make_classifier):
+    with pytest.raises(InputError, match="linear_probe"):
+        make_classifier(strategy="magic")
+    with pytest.raises(InputError, match="mean"):
+        make_classifier(pooling="magic")
+
+
+def test_loading_what_is_no_classifier(tmp_path):
+    with pytest.raises(InputError, match="no saved model"):
+        TextClassifier.load(tmp_path / "none.keras")
+    (tmp_path / "bad.keras").write_bytes(b"no archive")
+    with pytest.raises(InputError, match="not a readable"):
+        TextClassifier.load(tmp_path / "bad.keras")
+    keras.Sequential([keras.layers.Input((1,))]).save(tmp_path / "other.keras")
+    with pytest.raises(InputError, match="holds a Sequential"):
+        TextClassifier.load(tmp_path / "other.keras")

@@ -1,0 +1,68 @@
+import json
+
+import pytest
+
+from llama_keras.errors import InputError
+from llama_keras.runner import run_recipe
+from llama_keras.tasks.recipe import load_recipe
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, count in (("train", 32), ("validation", 12), ("test", 10)):
+        rows = [
+            {"text": f"{('bad', 'good')[i % 2]} day {i}", "label": ("no", "yes")[i % 2]}
+            for i in range(count)
+        ]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    return tmp_path
+
+
+def recipe_of(files, *more):
+    parts = [f"data.{name}={files / name}.jsonl" for name in ("train", "validation", "test")]
+    overrides = ["preset=llama-tiny", "train.epochs=1", *parts, *more]
+    return load_recipe("text_classification", overrides=overrides)
+
+
+def test_a_run_leaves_everything_that_is_promised(files):
+    from llama_keras.tasks import TextClassifier
+
+    output = files / "run"
+    run = run_recipe(recipe_of(files, "export=true"), output=output, say=lambda line: None)
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["test"]["n"] == 10
+    assert 0.0 <= metrics["test"]["accuracy"] <= 1.0
+    assert metrics["test"].keys() >= {"accuracy", "f1", "intervals"}
+    assert (output / "export/text_classification/1/saved_model.pb").is_file()
+    assert run.export == output / "export/text_classification/1"
+    assert list((output / "logs").rglob("events*"))
+    assert load_recipe(output / "recipe.yaml").labels == ["no", "yes"]
+    loaded = TextClassifier.load(output / "model.keras")
+    assert loaded.predict(["good day"], verbose=0) == run.model.predict(["good day"], verbose=0)
+
+
+def test_an_existing_run_is_never_overwritten(files):
+    output = files / "run"
+    output.mkdir()
+    (output / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="unfinished run already"):
+        run_recipe(recipe_of(files), output=output)
+    assert [path.name for path in output.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.train=null", "no training data"),
+        ("data.train=nowhere.jsonl", "nowhere.jsonl"),
+        ("labels=[no, maybe]", "label 'yes', which is not among"),
+        ("data.text_column=body", "body"),
+        ("data.train=tfds:sst2", "tfds:NAME/SPLIT"),
+    ],
+)
+def test_bad_data_stops_before_anything_is_written(files, override, message):
+    output = files / "run"
+    with pytest.raises(InputError, match=message):
+        run_recipe(recipe_of(files, override), output=output)
+    assert not output.exists()

@@ -1,0 +1,73 @@
+"""A toy suite, target and export for the tests of the harness and its verb."""
+
+from pathlib import Path
+
+import pytest
+
+SUITE = """\
+name: toy
+data:
+  source: {folder}/toy.csv
+labels: [negative, positive]
+metrics: [accuracy]
+"""
+ROWS = [
+    ("a good film", "positive"),
+    ("bad", "negative"),
+    ("good, not", "negative"),
+    ("so bad", "negative"),
+]
+
+
+class GoodTarget:
+    """Says positive of every text with the word good."""
+
+    kind = "toy"
+    location = "toy"
+    labels: list[str] | None = ["negative", "positive"]
+
+    def classify(self, texts):
+        return [
+            {"label": "positive" if "good" in text else "negative", "score": 0.75} for text in texts
+        ]
+
+    def fingerprint(self):
+        return None
+
+
+@pytest.fixture
+def toy_target():
+    return GoodTarget()
+
+
+@pytest.fixture
+def toy_suite(tmp_path: Path) -> Path:
+    """A suite on which "good means positive" is right three times of four."""
+    lines = [f'"{text}",{label}' for text, label in ROWS]
+    (tmp_path / "toy.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    file = tmp_path / "toy.yaml"
+    file.write_text(SUITE.format(folder=tmp_path), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def toy_export(tmp_path_factory) -> Path:
+    """A SavedModel that says positive of every text with the word good."""
+    import tensorflow as tf
+
+    class Toy(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+        def classify(self, text):
+            good = tf.strings.regex_full_match(text, ".*good.*")
+            positive = tf.where(good, 0.75, 0.25)
+            return {
+                "label": tf.where(good, "positive", "negative"),
+                "score": tf.maximum(positive, 1 - positive),
+                "scores": tf.stack([1 - positive, positive], axis=1),
+            }
+
+    module = Toy()
+    folder = tmp_path_factory.mktemp("export") / "toy"
+    tf.saved_model.save(module, str(folder / "1"), signatures={"serving_default": module.classify})
+    (folder / "1" / "signature.json").write_text('{"labels": ["negative", "positive"]}')
+    return folder
