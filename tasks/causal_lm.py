@@ -18,6 +18,9 @@ from llama_keras.tasks.completion import Completion, Generation, check_stop
 from llama_keras.tasks.likelihood import encode_pairs, log_likelihoods
 from llama_keras.tasks.task import Task
 
+# One value for all prompts, or one for each.
+PerRow = float | Sequence[float]
+
 
 @keras.saving.register_keras_serializable(package="llama_keras")
 class CausalLM(Task):
@@ -31,7 +34,7 @@ class CausalLM(Task):
         top_k: sample among the k likeliest tokens; 0 for all.
         top_p: sample among the likeliest tokens that together have this probability; 1 for all.
         seed: the same seed gives the same text, whatever else is in the batch.
-        stop: a string or several; the text ends before the first that comes.
+        stop: a string or several; the text ends before the first that is complete.
 
     Args:
         backbone: a causal `LlamaBackbone`.
@@ -67,20 +70,26 @@ class CausalLM(Task):
         self.jit_generate = jit_generate
         self._engine: _Engine | None = None
 
+    # fmt: off
     @overload
-    def generate(self, prompts: str, **settings) -> Generation: ...
+    def generate(self, prompts: str, *, max_new_tokens: PerRow = 64, temperature: PerRow = 0.0,
+                 top_k: PerRow = 0, top_p: PerRow = 1.0, seed: PerRow = 0,
+                 stop: str | Sequence[str] = ()) -> Generation: ...
     @overload
-    def generate(self, prompts: Sequence[str], **settings) -> list[Generation]: ...
+    def generate(self, prompts: Sequence[str], *, max_new_tokens: PerRow = 64,
+                 temperature: PerRow = 0.0, top_k: PerRow = 0, top_p: PerRow = 1.0,
+                 seed: PerRow = 0, stop: str | Sequence[str] = ()) -> list[Generation]: ...
+    # fmt: on
 
     def generate(
         self,
         prompts,
         *,
-        max_new_tokens: int | Sequence[int] = 64,
-        temperature: float | Sequence[float] = 0.0,
-        top_k: int | Sequence[int] = 0,
-        top_p: float | Sequence[float] = 1.0,
-        seed: int | Sequence[int] = 0,
+        max_new_tokens: PerRow = 64,
+        temperature: PerRow = 0.0,
+        top_k: PerRow = 0,
+        top_p: PerRow = 1.0,
+        seed: PerRow = 0,
         stop: str | Sequence[str] = (),
     ):
         """Continues each prompt; the answer does not depend on the other prompts.

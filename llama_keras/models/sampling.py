@@ -167,7 +167,9 @@ def exponential_noise(seed, step, size: int):
         step: int scalar.
         size: draws per row.
     """
-    row = _mix(_mix(ops.cast(seed, "uint32")) + ops.cast(step, "uint32"))[:, None]
+    seed = ops.cast(seed, "uint32")
+    # The hash of 0 is 0, which would hand token 0 to seed 0; hence the constant.
+    row = _mix(_mix(seed + ops.full_like(seed, 0x9E3779B9)) + ops.cast(step, "uint32"))[:, None]
     bits = _mix(_mix(row + ops.cast(ops.arange(size, dtype="int32"), "uint32")[None]) + row)
     # The fine end of the floats lies where the exponential is smallest, that is at the draws that
     # win: a token of probability 1e-9 keeps its chance.

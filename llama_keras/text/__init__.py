@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llama_keras.text.chat import render_chat
+    from llama_keras.text.engine import Encoding
     from llama_keras.text.spec import TokenizerSpec
     from llama_keras.text.streaming import StreamDecoder
-    from llama_keras.text.tokenizer import Encoding, Tokenizer
+    from llama_keras.text.tokenizer import Tokenizer
 
 __all__ = ["Encoding", "StreamDecoder", "Tokenizer", "TokenizerSpec", "render_chat"]
 
 _HOMES = {
-    "Encoding": "tokenizer",
+    "Encoding": "engine",
     "StreamDecoder": "streaming",
     "Tokenizer": "tokenizer",
     "TokenizerSpec": "spec",

@@ -13,8 +13,8 @@ B texts, M segments between special tokens, W words, U distinct words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
 
@@ -58,23 +58,26 @@ class BytePairGraph(tf.Module):
         self.missing_byte_id = spec.missing_byte_id
         self.size = len(spec.tokens)
         self.pre = pre_tokenizer(spec.pre_tokenizer)
+        token_bytes = TokenBytes(spec)
         outside = {**spec.special_tokens, **spec.user_tokens}
-        spelled, table = set(outside.values()), TokenBytes(spec)
-        token_bytes = table.texts
-        whole: dict[bytes, int] = {}
-        if spec.ignore_merges:
-            model = _model(_pieces(spec, token_bytes, spelled))
-            whole = _words_that_merges_miss(model, token_bytes, skip=spelled)
-            spelled.update(whole.values())
-        pieces = _pieces(spec, token_bytes, spelled)
+        outside_ids = set(outside.values())
+        inside = {
+            text: id_
+            for id_, text in enumerate(token_bytes.texts)
+            if id_ not in outside_ids and to_bytes(spec.tokens[id_]) is not None
+        }
+        pieces = _pieces(spec, inside)
         self.model = _model(pieces)
         self.some_bytes_missing = len(pieces) > self.size + 1
-        lengths = [len(text) for text in token_bytes] + [1] * (len(pieces) - self.size)
+        lengths = [len(text) for text in token_bytes.texts] + [1] * (len(pieces) - self.size)
         self.lengths = tf.constant(lengths, tf.int32)
         self.user = OutsideTokens(_spell_all(spec.user_tokens), default=b"")
         self.special = OutsideTokens(_spell_all(outside), default=b"")
-        self.whole_words = string_table(_spell_all(whole), default=b"") if whole else None
-        self.texts = Detokenizer(table)
+        # Most words of a text are one token: a look-up is faster than merging.
+        whole = inside if spec.ignore_merges else _merged_to_one(self.model, inside)
+        spelled = {_spell(id_): id_ for id_ in outside_ids}
+        self.whole_words = string_table({**whole, **spelled}, default=-1)
+        self.texts = Detokenizer(token_bytes)
 
     def tokenize(
         self,
@@ -154,18 +157,21 @@ class BytePairGraph(tf.Module):
         tokens = self.special if parse_special else self.user
         if tokens.table is None:
             words = self.cut(texts)
-            return _Words(*tf.unique(words.values), words.row_splits)
+            distinct, inverse = tf.unique(words.values)
+            return _Words(distinct, inverse, words.row_splits)
         segments, spelling = tokens.split(texts)
         words = self.cut(tf.where(spelling == "", segments.values, spelling))
-        row_splits = tf.gather(words.row_splits, segments.row_splits)
-        return _Words(*tf.unique(words.values), row_splits)
+        distinct, inverse = tf.unique(words.values)
+        return _Words(distinct, inverse, tf.gather(words.row_splits, segments.row_splits))
 
     def _pieces(self, words: tf.Tensor) -> tf.RaggedTensor:
         """Gives the ids (U, None) of words, ids past the vocabulary for bytes that it lacks."""
-        if self.whole_words is not None:
-            spelling = self.whole_words.lookup(words)
-            words = tf.where(spelling == "", words, spelling)
-        return self.model.tokenize(tf.strings.unicode_transcode(words, "ISO-8859-1", "UTF-8"))
+        ids = self.whole_words.lookup(words)
+        is_whole = ids >= 0
+        whole = tf.ragged.boolean_mask(ids[:, tf.newaxis], is_whole[:, tf.newaxis])
+        others = tf.where(is_whole, "", words)
+        merged = self.model.tokenize(tf.strings.unicode_transcode(others, "ISO-8859-1", "UTF-8"))
+        return cast(tf.RaggedTensor, tf.concat([whole, merged], axis=1))
 
     def _settled(self, pieces: tf.RaggedTensor, *parts: tf.RaggedTensor) -> list[tf.RaggedTensor]:
         """Gives ids without extra ones, and of `parts` (same shape) what belongs to them."""
@@ -187,22 +193,25 @@ def _spell_all(ids: Mapping[Any, int]) -> dict[Any, bytes]:
     return {text: _spell(id_) for text, id_ in ids.items()}
 
 
-def _pieces(spec: TokenizerSpec, token_bytes: Sequence[bytes], spelled: set[int]) -> list[sp.Piece]:
-    """Gives the SentencePiece vocabulary: tokens, the bytes that none spells, the unknown piece."""
+def _pieces(spec: TokenizerSpec, inside: Mapping[bytes, int]) -> list[sp.Piece]:
+    """Gives the SentencePiece vocabulary: tokens, the bytes that none spells, the unknown piece.
+
+    Args:
+        spec: the tokenizer.
+        inside: the ids of the tokens that words are made of, by their bytes.
+    """
     rank: dict[str, int] = {}
     for index, (left, right) in enumerate(spec.merges):
         rank.setdefault(left + right, index)
-    pieces, bytes_seen = [], set()
-    for id_, (token, text) in enumerate(zip(spec.tokens, token_bytes, strict=True)):
-        if id_ in spelled:
-            pieces.append(sp.Piece(_spell(id_).decode("latin-1"), 0.0, sp.USER_DEFINED))
-        elif to_bytes(token) is not None and (len(text) == 1 or token in rank):
-            bytes_seen.add(text if len(text) == 1 else None)
-            pieces.append(sp.Piece(text.decode("latin-1"), -float(rank.get(token, 0)), sp.NORMAL))
-        else:  # No merge leads here.
-            pieces.append(sp.Piece(f"\u2603{id_}", 0.0, sp.CONTROL))
-    missing = [bytes([byte]) for byte in range(256) if bytes([byte]) not in bytes_seen]
-    pieces += [sp.Piece(byte.decode("latin-1"), 0.0, sp.NORMAL) for byte in missing]
+    # A token that no merge makes must not be a piece: the op would merge whatever spells it.
+    pieces = [sp.Piece(f"\u2603{id_}", 0.0, sp.CONTROL) for id_ in range(len(spec.tokens))]
+    for text, id_ in inside.items():
+        token = spec.tokens[id_]
+        if len(text) == 1 or token in rank:
+            score = -float(rank.get(token, 0))
+            pieces[id_] = sp.Piece(text.decode("latin-1"), score, sp.NORMAL)
+    missing = [chr(byte) for byte in range(256) if bytes([byte]) not in inside]
+    pieces += [sp.Piece(char, 0.0, sp.NORMAL) for char in missing]
     return [*pieces, sp.Piece("\u2603", 0.0, sp.UNKNOWN)]
 
 
@@ -213,14 +222,12 @@ def _model(pieces: Sequence[sp.Piece]) -> Any:
     return sentence_piece_op(proto)
 
 
-def _words_that_merges_miss(
-    model: Any, token_bytes: Sequence[bytes], *, skip: Iterable[int]
-) -> dict[bytes, int]:
-    """Gives the tokens that merging their own bytes does not give."""
+def _merged_to_one(model: Any, inside: Mapping[bytes, int]) -> dict[bytes, int]:
+    """Gives the tokens that merging their own bytes gives."""
     with tf.init_scope():
-        found = model.tokenize([text.decode("latin-1") for text in token_bytes]).to_list()
-    missed = {id_ for id_, ids in enumerate(found) if ids != [id_]} - set(skip)
-    return {token_bytes[id_]: id_ for id_ in sorted(missed)}
+        found = model.tokenize([text.decode("latin-1") for text in inside]).to_list()
+    rows = zip(inside.items(), found, strict=True)
+    return {text: id_ for (text, id_), ids in rows if ids == [id_]}
 
 
 def _gather_words(pieces: tf.RaggedTensor, words: _Words) -> tf.RaggedTensor:

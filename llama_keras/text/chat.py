@@ -119,7 +119,7 @@ def shield_messages(
         InputError: the messages hold every character that could serve.
     """
     check_messages(messages)
-    everything = repr(messages) + "".join(_strings(messages)) + "".join(special_tokens)
+    everything = "".join([*_strings(messages), *special_tokens])
     shield = next((char for char in _SHIELDS if char not in everything), None)
     if shield is None:
         raise InputError("The messages hold all of the noncharacters U+FDD0 to U+FDEF.")
@@ -175,7 +175,7 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
-        return [text for part in value.values() for text in _strings(part)]
+        return [text for part in value.items() for text in _strings(part)]
     if isinstance(value, list | tuple):
         return [text for part in value for text in _strings(part)]
     return []

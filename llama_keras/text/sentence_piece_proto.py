@@ -119,8 +119,10 @@ def read_model(data: bytes, *, name: str = "the SentencePiece model") -> Sentenc
             f"{name} is not a SentencePiece model file ({error}). Expected the tokenizer.model "
             "that training with sentencepiece writes; is the file truncated?"
         ) from error
-    if not pieces:
-        raise InputError(f"{name} holds no pieces: not a SentencePiece model file, or truncated.")
+    if not (pieces and trainer and normalizer):
+        raise InputError(
+            f"{name} lacks its pieces or settings: not a SentencePiece model file, or truncated."
+        )
     if trainer.get(3, UNIGRAM) not in (UNIGRAM, BPE):
         raise InputError(
             f"{name} has model type {trainer.get(3)}; expected BPE (2) or unigram (1)."

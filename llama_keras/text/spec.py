@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal
 from llama_keras.errors import InputError
 from llama_keras.text.byte_alphabet import BYTE_TO_CHAR
 from llama_keras.text.pre_tokenizers import pre_tokenizer
-from llama_keras.text.sentence_piece_proto import read_model
+from llama_keras.text.sentence_piece_proto import BYTE, read_model
 
 FORMAT = "llama_keras.tokenizer"
 VERSION = 1
@@ -247,6 +248,8 @@ def _check_sentence_piece(spec: TokenizerSpec) -> None:
         raise InputError("A SentencePiece tokenizer needs the bytes of its model file.")
     pieces = read_model(spec.sentence_piece).pieces
     for index, piece in enumerate(pieces):
+        if piece.kind == BYTE and not re.fullmatch("<0x[0-9A-Fa-f]{2}>", piece.text):
+            raise InputError(f"Byte piece {index} of the SentencePiece model is {piece.text!r}.")
         if index >= len(spec.tokens) or spec.tokens[index] != piece.text:
             raise InputError(
                 f"Piece {index} of the SentencePiece model is {piece.text!r}, which the "

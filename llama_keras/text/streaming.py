@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class StreamDecoder:
-    """Turns ids into text as they come; the pieces joined equal `tokenizer.decode` of all ids.
+    """Turns ids into text as they come; the pieces joined equal `decode` of all ids.
 
     Args:
         tokenizer: what the ids belong to.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,8 +14,8 @@ import tensorflow as tf
 from llama_keras.errors import InputError
 from llama_keras.text.byte_pair import BytePairGraph
 from llama_keras.text.chat import render_chat, shield_messages, split_shielded
+from llama_keras.text.engine import Encoding, Engine, Settings
 from llama_keras.text.graph import Ids
-from llama_keras.text.offsets import character_offsets, clean_text
 from llama_keras.text.sentence_piece import SentencePieceGraph
 from llama_keras.text.spec import TokenizerSpec
 from llama_keras.text.token_bytes import TokenBytes
@@ -24,17 +23,6 @@ from llama_keras.text.token_bytes import TokenBytes
 FILE_NAME = "llama_keras_tokenizer.json"
 # Texts in one graph call: enough to keep it busy, few enough that memory stays flat.
 _BATCH = 4096
-_GRAPHS = {"byte_pair": BytePairGraph, "sentence_piece": SentencePieceGraph}
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """A text as ids, with the place of each in the text."""
-
-    ids: list[int]
-    """Token ids."""
-    offsets: list[tuple[int, int]]
-    """For each id the characters (start, end) of the text, in Unicode code points."""
 
 
 @keras.saving.register_keras_serializable(package="llama_keras")
@@ -62,13 +50,13 @@ class Tokenizer(keras.layers.Layer):
 
     def __init__(self, spec: TokenizerSpec | None = None, *, name: str | None = None) -> None:
         super().__init__(name=name, trainable=False, dtype="int32", autocast=False)
-        self._engine: _Engine | None = None
+        self._engine: Engine | None = None
         if spec is not None:
             self._set_spec(spec)
         self.built = True
 
     def _set_spec(self, spec: TokenizerSpec) -> None:
-        self._engine = _Engine(spec)
+        self._engine = Engine(spec)
         # An attribute of its own, so that a SavedModel of this layer finds the resources.
         self._graph_module = self._engine.graph
 
@@ -96,7 +84,7 @@ class Tokenizer(keras.layers.Layer):
         return cls(_SOURCES[source.kind](source.path))
 
     @property
-    def _ready(self) -> _Engine:
+    def _ready(self) -> Engine:
         if self._engine is None:
             raise InputError(
                 "This tokenizer is empty. Make one with Tokenizer.from_preset(...) or "
@@ -202,7 +190,7 @@ class Tokenizer(keras.layers.Layer):
                 raise InputError(
                     f"Text {index} is {text!r} of type {type(text).__name__}; expected a string."
                 )
-        settings = _Settings(offsets, parse_special, add_bos, add_eos)
+        settings = Settings(offsets, parse_special, add_bos, add_eos)
         found: list[Any] = []
         for at in range(0, len(rows), _BATCH):
             found += self._ready.encode(rows[at : at + _BATCH], settings)
@@ -341,59 +329,6 @@ class Tokenizer(keras.layers.Layer):
         return cls(_read_spec(Path(directory)))
 
 
-@dataclass(frozen=True)
-class _Settings:
-    offsets: bool
-    parse_special: bool
-    add_bos: bool | None
-    add_eos: bool | None
-
-
-class _Engine:
-    """A definition and what is made from it, out of sight of Keras's attribute tracking."""
-
-    def __init__(self, spec: TokenizerSpec) -> None:
-        self.spec = spec
-        self.token_bytes = TokenBytes(spec)
-        self.graph = _GRAPHS[spec.kind](spec)
-        self._functions: dict[_Settings, Any] = {}
-
-    def encode(self, texts: list[str], settings: _Settings) -> list[Any]:
-        texts = [clean_text(text) for text in texts]
-        found = self._function(settings)(tf.constant(texts, tf.string))
-        ids, splits = found[0].numpy(), found[1].numpy()
-        flat, ends = ids.tolist(), splits.tolist()
-        rows = list(zip(ends[:-1], ends[1:], strict=True))
-        id_rows = [flat[start:end] for start, end in rows]
-        if not settings.offsets:
-            return id_rows
-        starts, stops = found[2].numpy(), found[3].numpy()
-        return [
-            Encoding(row, character_offsets(text, starts=starts[a:b], ends=stops[a:b]))
-            for text, row, (a, b) in zip(texts, id_rows, rows, strict=True)
-        ]
-
-    def _function(self, settings: _Settings) -> Any:
-        if settings not in self._functions:
-            rules = {
-                "parse_special": settings.parse_special,
-                "add_bos": settings.add_bos,
-                "add_eos": settings.add_eos,
-            }
-
-            def run(texts: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                if not settings.offsets:
-                    ids = self.graph.tokenize(texts, **rules)
-                    return ids.values, ids.row_splits
-                found = self.graph.tokenize_with_offsets(texts, **rules)
-                ids, starts, ends = found
-                return ids.values, ids.row_splits, starts.values, ends.values
-
-            signature = [tf.TensorSpec([None], tf.string)]
-            self._functions[settings] = tf.function(run, input_signature=signature)
-        return self._functions[settings]
-
-
 def _checked_ids(ids: Any) -> list[int]:
     try:
         return [int(id_) for id_ in ids]
@@ -419,12 +354,8 @@ def _from_gguf(path: Path) -> TokenizerSpec:
     return TokenizerSpec.from_gguf(GGUFFile(path).metadata)
 
 
-def _from_keras(path: Path) -> TokenizerSpec:
-    return _read_spec(path)
-
-
 _SOURCES = {
     "gguf": _from_gguf,
     "huggingface": TokenizerSpec.from_hugging_face,
-    "keras": _from_keras,
+    "keras": _read_spec,
 }

@@ -4,13 +4,24 @@ Axes: T tokens, H query heads, K key-value heads, D head size, E model width, V 
 """
 
 import math
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 
-def weight(variable) -> np.ndarray:
-    return np.asarray(ops.convert_to_numpy(variable), "float64")
+def numpy(x: Any) -> np.ndarray:
+    """Gives any backend's tensor, of any dtype, as float32."""
+    return np.asarray(ops.convert_to_numpy(ops.cast(x, "float32")))
+
+
+def load_model(path: Any) -> Any:
+    return keras.saving.load_model(path)
+
+
+def weight(variable: Any) -> np.ndarray:
+    return numpy(variable).astype("float64")
 
 
 def dense(layer, x: np.ndarray) -> np.ndarray:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from keras import ops
@@ -7,11 +9,12 @@ from llama_keras.layers import AttentionBias, LlamaAttention, RotaryEmbedding
 from llama_keras.layers.attention import write_cache
 from llama_keras.layers.masking import additive
 from tests.layers import longhand
+from tests.layers.longhand import numpy
 
 WIDTH = 24
 
 
-def build(**arguments):
+def build(**arguments) -> Any:
     layer = LlamaAttention(**{"num_query_heads": 4, "num_key_value_heads": 2, **arguments})
     layer.build((None, None, WIDTH))
     generator = np.random.default_rng(3)
@@ -20,7 +23,7 @@ def build(**arguments):
     return layer
 
 
-def text(batch=2, length=7):
+def text(batch=2, length=7) -> Any:
     return np.random.default_rng(4).normal(size=(batch, length, WIDTH)).astype("float32")
 
 
@@ -35,13 +38,13 @@ def test_equals_longhand_with_repeated_heads(heads, kv_heads, mode, rotate):
     x = text()
     options = {}
     if rotate:
-        cos, sin = RotaryEmbedding(layer.head_dim, max_wavelength=100.0)(ops.arange(7)[None])
+        cos, sin = RotaryEmbedding(layer.head_dim, max_wavelength=100.0)(np.arange(7)[None])
         options = {"cos": cos, "sin": sin}
     got = layer(x, bias=AttentionBias(mode)(np.zeros((2, 7), "int32")), **options)
     wavelength = 100.0 if rotate else None
     for row in range(2):
         expected = longhand.attention(layer, x[row], causal=mode == "causal", wavelength=wavelength)
-        np.testing.assert_allclose(ops.convert_to_numpy(got[row]), expected, atol=2e-5)
+        np.testing.assert_allclose(numpy(got[row]), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -55,15 +58,15 @@ def test_biases_and_head_size_equal_longhand(arguments):
     assert layer.output_dense.kernel.shape == (4 * layer.head_dim, WIDTH)
     x = text(batch=1)
     expected = longhand.attention(layer, x[0], causal=False)
-    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)[0]), expected, atol=2e-5)
+    np.testing.assert_allclose(numpy(layer(x)[0]), expected, atol=2e-5)
 
 
 def test_without_a_bias_all_is_seen():
     layer, x = build(), text()
     nothing_hidden = np.zeros((1, 1, 7, 7), "float32")
     np.testing.assert_allclose(
-        ops.convert_to_numpy(layer(x)),
-        ops.convert_to_numpy(layer(x, bias=nothing_hidden)),
+        numpy(layer(x)),
+        numpy(layer(x, bias=nothing_hidden)),
         atol=1e-6,
     )
 
@@ -72,7 +75,7 @@ def test_without_a_bias_all_is_seen():
 def test_cache_in_pieces_equals_all_at_once(pieces):
     layer, x = build(), text()
     rotary = RotaryEmbedding(layer.head_dim)
-    cos, sin = rotary(ops.arange(7)[None])
+    cos, sin = rotary(np.arange(7)[None])
     whole = layer(x, bias=AttentionBias("causal")(np.zeros((2, 7), "int32")), cos=cos, sin=sin)
     slots = 9  # two stay empty
     cache = (ops.zeros((2, 2, slots, 6)), ops.zeros((2, 2, slots, 6)))
@@ -81,31 +84,30 @@ def test_cache_in_pieces_equals_all_at_once(pieces):
         at = np.arange(done, done + piece)
         cos, sin = rotary(ops.convert_to_tensor(at[None]))
         visible = np.arange(slots)[None] <= at[:, None]
-        bias = additive(ops.convert_to_tensor(visible), "float32")[None, None]
+        bias = ops.reshape(additive(visible, "float32"), (1, 1, piece, slots))
         output, cache = layer(x[:, at], bias=bias, cos=cos, sin=sin, cache=cache, cache_index=done)
-        outputs.append(ops.convert_to_numpy(output))
+        outputs.append(numpy(output))
         done += piece
-    np.testing.assert_allclose(
-        np.concatenate(outputs, axis=1), ops.convert_to_numpy(whole), atol=1e-5
-    )
-    assert not np.any(ops.convert_to_numpy(cache[0])[:, :, 7:])
+    np.testing.assert_allclose(np.concatenate(outputs, axis=1), numpy(whole), atol=1e-5)
+    assert not np.any(numpy(cache[0])[:, :, 7:])
 
 
 @pytest.mark.parametrize(("index", "count"), [(0, 1), (4, 1), (0, 3), (2, 3)])
 def test_write_cache_changes_the_named_slots_only(index, count):
     generator = np.random.default_rng(0)
-    cache, new = generator.normal(size=(2, 3, 5, 4)), generator.normal(size=(2, 3, count, 4))
+    cache = generator.normal(size=(2, 3, 5, 4)).astype("float32")
+    new = generator.normal(size=(2, 3, count, 4)).astype("float32")
     got = write_cache(ops.convert_to_tensor(cache), ops.convert_to_tensor(new), index)
     cache[:, :, index : index + count] = new
-    np.testing.assert_array_equal(ops.convert_to_numpy(got), cache)
+    np.testing.assert_array_equal(numpy(got), cache)
 
 
 def test_dropout_acts_in_training_only():
     layer = build(dropout=0.5)
     x = text()
-    quiet = ops.convert_to_numpy(layer(x))
-    np.testing.assert_array_equal(quiet, ops.convert_to_numpy(layer(x, training=False)))
-    assert np.abs(ops.convert_to_numpy(layer(x, training=True)) - quiet).max() > 1e-3
+    quiet = numpy(layer(x))
+    np.testing.assert_array_equal(quiet, numpy(layer(x, training=False)))
+    assert np.abs(numpy(layer(x, training=True)) - quiet).max() > 1e-3
 
 
 def test_heads_that_do_not_divide_are_refused():

@@ -3,11 +3,11 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 from llama_keras.errors import InputError
 from llama_keras.layers import AttentionBias, TokenPositions
 from llama_keras.layers.masking import MASK_MODES
+from tests.layers.longhand import numpy
 
 IDS = np.zeros((2, 6), "int32")
 PADDING = np.array([[0, 0, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
@@ -15,7 +15,7 @@ SEGMENTS = np.array([[1, 1, 2, 2, 2, 3], [5, 5, 5, 5, 0, 0]])
 
 
 def seen(mode, padding=None, segments=None):
-    bias = ops.convert_to_numpy(AttentionBias(mode)(IDS, padding, segments))
+    bias = numpy(AttentionBias(mode)(IDS, padding, segments))
     assert bias.dtype == "float32" and np.isfinite(bias).all()
     return np.broadcast_to(bias == 0.0, (2, 1, 6, 6))[:, 0]
 
@@ -39,7 +39,7 @@ def test_bias_is_finite_in_every_dtype(dtype):
     layer = AttentionBias("causal", dtype=dtype)
     bias = layer(IDS, PADDING)
     assert keras.backend.standardize_dtype(bias.dtype) == layer.compute_dtype
-    assert np.isfinite(ops.convert_to_numpy(ops.cast(bias, "float32"))).all()
+    assert np.isfinite(numpy(bias)).all()
 
 
 def test_bool_and_int_padding_agree():
@@ -52,7 +52,7 @@ def test_unknown_mode_is_refused_with_the_known_ones():
 
 
 def positions(**rows):
-    return ops.convert_to_numpy(TokenPositions()(IDS, **rows)).tolist()
+    return numpy(TokenPositions()(IDS, **rows)).tolist()
 
 
 def test_positions_count_from_the_first_real_token():
@@ -69,7 +69,7 @@ def test_given_positions_pass_through():
     given = np.arange(12).reshape(2, 6)[:, ::-1]
     got = TokenPositions()(IDS, padding_mask=PADDING, segment_ids=SEGMENTS, positions=given)
     assert keras.backend.standardize_dtype(got.dtype) == "int32"
-    assert ops.convert_to_numpy(got).tolist() == given.tolist()
+    assert numpy(got).tolist() == given.tolist()
 
 
 @pytest.mark.parametrize("rows", [{}, {"padding_mask": PADDING}, {"segment_ids": SEGMENTS}])

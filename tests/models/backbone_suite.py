@@ -8,6 +8,7 @@ Axes: B batch, T tokens, S cache length.
 
 import gc
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,8 +17,9 @@ from keras import ops
 from llama_keras.layers.masking import additive
 from llama_keras.models import LlamaBackbone
 from tests.layers import longhand
+from tests.layers.longhand import load_model, numpy
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocabulary_size": 29,
     "num_layers": 2,
     "num_query_heads": 4,
@@ -25,7 +27,7 @@ SIZES = {
     "hidden_dim": 16,
     "intermediate_dim": 24,
 }
-LLAMA3 = {
+LLAMA3: dict[str, Any] = {
     "rope_type": "llama3",
     "factor": 8.0,
     "low_freq_factor": 1.0,
@@ -33,7 +35,7 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 # One entry per flag that changes weights or arithmetic.
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "tied": {"tie_word_embeddings": True},
     "biases": {"attention_bias": True, "mlp_bias": True},
@@ -46,15 +48,11 @@ VARIANTS = {
 }
 
 
-def numpy(x) -> np.ndarray:
-    return ops.convert_to_numpy(ops.cast(x, "float32"))
-
-
-def assert_close(a, b, tolerance: float = 1e-5) -> None:
+def assert_close(a: Any, b: Any, tolerance: float = 1e-5) -> None:
     np.testing.assert_allclose(numpy(a), numpy(b), rtol=tolerance, atol=tolerance)
 
 
-def perturbed(backbone, seed: int = 0):
+def perturbed(backbone: Any, seed: int = 0) -> Any:
     """Gives the backbone back with weights that leave no scale, bias or symmetry at its default."""
     generator = np.random.default_rng(seed)
     for variable in backbone.weights:
@@ -74,12 +72,12 @@ def toy_batch(lengths=(6, 6), *, side: str = "right", width: int | None = None) 
     return {"token_ids": ids, "padding_mask": mask}
 
 
-def real(output, batch: dict) -> list[np.ndarray]:
+def real(output: Any, batch: dict) -> list[np.ndarray]:
     """Gives the rows without their padding."""
     return [row[mask == 1] for row, mask in zip(numpy(output), batch["padding_mask"], strict=True)]
 
 
-def quantized(backbone):
+def quantized(backbone: Any) -> Any:
     gc.freeze()  # Keras collects garbage after each layer: 8 s over all that a test run has made
     with warnings.catch_warnings():
         # Keras warns of every layer that has nothing to quantize.
@@ -92,9 +90,9 @@ def quantized(backbone):
 class BackboneSuite:
     """Tests of one backbone; `arguments` are those of its constructor beyond `SIZES`."""
 
-    arguments: dict = {}
+    arguments: dict[str, Any] = {}
 
-    def build(self, **more):
+    def build(self, **more) -> Any:
         return perturbed(LlamaBackbone(**{**SIZES, **self.arguments, **more}))
 
     @property
@@ -191,7 +189,7 @@ class BackboneSuite:
                     cache=cache,
                     cache_index=start,
                     positions=ops.convert_to_tensor(np.maximum(positions[:, at], 0)),
-                    bias=additive(ops.convert_to_tensor(visible), "float32")[:, None],
+                    bias=ops.expand_dims(additive(visible, "float32"), 1),
                 )
                 outputs.append(numpy(output))
                 start += piece
@@ -220,7 +218,7 @@ class BackboneSuite:
         logits = backbone.token_embedding(output, reverse=True)
         backbone.save(tmp_path / "backbone.keras")
         backbone.save_weights(tmp_path / "backbone.weights.h5")
-        whole = keras.saving.load_model(tmp_path / "backbone.keras")
+        whole = load_model(tmp_path / "backbone.keras")
         weights = LlamaBackbone(**{**SIZES, **self.arguments})
         weights.load_weights(tmp_path / "backbone.weights.h5")
         for again in (whole, weights):
@@ -259,7 +257,7 @@ class BackboneSuite:
             kernel = backbone.transformer_layers[0].attention.query_dense.kernel
             assert keras.backend.standardize_dtype(kernel.dtype) == "int8"
             backbone.save(tmp_path / f"{dtype}.keras")
-            again = keras.saving.load_model(tmp_path / f"{dtype}.keras")
+            again = load_model(tmp_path / f"{dtype}.keras")
             assert again.compute_dtype == backbone.compute_dtype
             assert [w.dtype for w in again.weights] == [w.dtype for w in backbone.weights]
             # Writing must leave the model itself as it was.

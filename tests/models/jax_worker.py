@@ -7,6 +7,7 @@ IN.npz holds `VARIANT/weight/INDEX` arrays; OUT.npz gets `VARIANT/output` for th
 """
 
 import sys
+from typing import Any
 
 OURS = ("llama_keras.layers", "llama_keras.models")
 
@@ -38,10 +39,11 @@ def main(given: str, result: str) -> None:
         backbone = LlamaBackbone(**{**SIZES, **arguments})
         for index, variable in enumerate(backbone.weights):
             variable.assign(weights[f"{variant}/weight/{index}"])
+        head: Any = backbone.token_embedding
         output = backbone(toy_batch((6, 4)))
         results[f"{variant}/output"] = numpy(output)
-        results[f"{variant}/logits"] = numpy(backbone.token_embedding(output, reverse=True))
-    np.savez(result, **results)
+        results[f"{variant}/logits"] = numpy(head(output, reverse=True))
+    np.savez(result, allow_pickle=False, **results)
 
 
 if __name__ == "__main__":

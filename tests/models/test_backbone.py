@@ -1,3 +1,5 @@
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ from keras import ops
 
 from llama_keras.errors import InputError
 from llama_keras.models import LlamaBackbone
+from tests.layers.longhand import load_model
 from tests.models.backbone_suite import (
     SIZES,
     VARIANTS,
@@ -15,6 +18,8 @@ from tests.models.backbone_suite import (
     quantized,
     toy_batch,
 )
+
+QUIET: Any = 0  # Keras annotates `verbose` as str
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -113,7 +118,7 @@ def test_packed_rows_in_a_functional_model_reload(tmp_path):
     together = dict(data, segment_ids=np.ones((2, 6), "int32"))
     assert np.abs(numpy(model(data)) - numpy(model(together))).max() > 1e-3
     model.save(tmp_path / "packed.keras")
-    again = keras.saving.load_model(tmp_path / "packed.keras")
+    again = load_model(tmp_path / "packed.keras")
     assert_close(again(data), model(data), 0.0)
 
 
@@ -127,7 +132,7 @@ def test_compiled_equals_plain():
 def test_fit_lowers_the_loss():
     model = classifier(build())
     data, labels = task()
-    losses = model.fit(data, labels, epochs=12, batch_size=16, verbose=0).history["loss"]
+    losses = model.fit(data, labels, epochs=12, batch_size=16, verbose=QUIET).history["loss"]
     assert losses[-1] < 0.6 * losses[0]
 
 
@@ -138,7 +143,7 @@ def test_fit_in_mixed_precision_lowers_the_loss(dtype):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1024.0)
     model = classifier(build(dtype=dtype), optimizer=optimizer)
     data, labels = task()
-    losses = model.fit(data, labels, epochs=8, batch_size=16, verbose=0).history["loss"]
+    losses = model.fit(data, labels, epochs=8, batch_size=16, verbose=QUIET).history["loss"]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -213,7 +218,7 @@ def test_lora_trains_its_own_weights_only(tmp_path):
     model = classifier(backbone, optimizer=keras.optimizers.Adam(1e-2))
     before = {w.path: numpy(w) for w in backbone.weights}
     data, labels = task()
-    losses = model.fit(data, labels, epochs=3, batch_size=16, verbose=0).history["loss"]
+    losses = model.fit(data, labels, epochs=3, batch_size=16, verbose=QUIET).history["loss"]
     assert losses[-1] < losses[0]
     moved = {w.path for w in backbone.weights if np.abs(numpy(w) - before[w.path]).max() > 0}
     assert moved == paths
@@ -225,7 +230,7 @@ def test_lora_trains_its_own_weights_only(tmp_path):
     other.load_lora_weights(str(tmp_path / "adapter.lora.h5"))
     assert_close(other(batch), output, 1e-6)
     backbone.save(tmp_path / "merged.keras")
-    assert_close(keras.saving.load_model(tmp_path / "merged.keras")(batch), output, 1e-5)
+    assert_close(load_model(tmp_path / "merged.keras")(batch), output, 1e-5)
 
 
 def test_lora_on_named_layers():
@@ -240,7 +245,7 @@ def test_lora_on_int8_weights_trains():
     backbone.enable_lora(2)
     model = classifier(backbone, optimizer=keras.optimizers.Adam(1e-2))
     data, labels = task()
-    losses = model.fit(data, labels, epochs=3, batch_size=16, verbose=0).history["loss"]
+    losses = model.fit(data, labels, epochs=3, batch_size=16, verbose=QUIET).history["loss"]
     assert losses[-1] < losses[0]
 
 

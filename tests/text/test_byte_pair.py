@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from llama_keras.text import Tokenizer, TokenizerSpec
+from llama_keras.text.byte_pair import BytePairGraph
 from tests.text.reference import PRE_TOKENIZERS, holds_missing_byte, hugging_face
 from tests.text.strings import generate
 
@@ -50,9 +51,7 @@ def test_words_of_ordinary_length_text(tokenizers, name, repository):
 
 @pytest.mark.parametrize("name", list(PRE_TOKENIZERS))
 def test_classes_of_all_characters_equal_the_references(name):
-    # Bytes only, so that nothing but the cutting into words is compared.
     spec = dataclasses.replace(TokenizerSpec.tiny(), pre_tokenizer=name)
-    # Merging any two neighbours of the probes makes the cut visible.
     probes = ["a", "1", ".", " "]
     characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
     characters = [char for char in characters if unicodedata.category(char) not in ("Cn", "Co")] + [
@@ -64,10 +63,10 @@ def test_classes_of_all_characters_equal_the_references(name):
         "\U0002ebf0",
         "\U0002ee5d",
     ]
-    tokenizer = Tokenizer(spec)
+    graph = BytePairGraph(spec)
     reference = PRE_TOKENIZERS[name]
     texts = ["".join(f"{probe}{char}{probe}" for probe in probes) for char in characters[::7]]
-    words = tokenizer.graph.cut(tf.constant(texts))
+    words = graph.cut(tf.constant(texts))
     for text, found in zip(texts, words.to_list(), strict=True):
         expected = [text[start:end] for _, (start, end) in reference.pre_tokenize_str(text)]
         assert [word.decode() for word in found if word] == expected, repr(text)
@@ -86,6 +85,19 @@ def test_ignore_merges_takes_whole_words(smollm2_spec):
     assert tokenizer.encode(" zzqqzzqq") == [len(spec.tokens) - 1]
     without = Tokenizer(dataclasses.replace(spec, ignore_merges=False))
     assert len(without.encode(" zzqqzzqq")) > 1
+
+
+def test_token_without_merge_is_never_made():
+    tiny = TokenizerSpec.tiny()
+    tokens = (*tiny.tokens, "bc", "ab", "abcd", "cd")
+    spec = dataclasses.replace(tiny, tokens=tokens, merges=(("a", "b"), ("c", "d")))
+    text = "abc bc abcd bcd"
+    expected = hugging_face(spec).encode(text).ids
+    assert Tokenizer(spec).encode(text) == expected
+    assert not {tokens.index("bc"), tokens.index("abcd")} & set(expected)
+    whole = dataclasses.replace(spec, ignore_merges=True)
+    expected = hugging_face(whole).encode("abcd").ids
+    assert Tokenizer(whole).encode("abcd") == expected == [tokens.index("abcd")]
 
 
 def test_missing_byte_separates_its_neighbours_and_is_dropped(smollm2_tokenizer):
