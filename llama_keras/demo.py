@@ -37,10 +37,11 @@ def run_demo(*, output: Path | None = None, overrides: Sequence[str] = ()) -> No
     directory = output or _next_free(Path("runs"))
 
     stage(f"Generate with {recipe.preset}, before any training")
-    answer = CausalLM.from_preset(recipe.preset).chat(
-        [{"role": "user", "content": QUESTION}], max_new_tokens=16
-    )
+    # One short answer is there sooner than XLA could compile for it.
+    model = CausalLM.from_preset(recipe.preset, jit_generate=False)
+    answer = model.chat([{"role": "user", "content": QUESTION}], max_new_tokens=16)
     print(f"{QUESTION}\n→ {answer.text}")
+    del model, answer
 
     stage("Fine-tune on the shipped sentences (English and Chinese) with model.fit")
     run = run_recipe(recipe, output=directory)
@@ -52,7 +53,7 @@ def run_demo(*, output: Path | None = None, overrides: Sequence[str] = ()) -> No
     print(f"run        {run.directory}/  (metrics.json, model.keras, logs/ for TensorBoard)")
     print(f"SavedModel {run.export}/")
     print(f"serve it   .venv/bin/llama-keras serve {run.directory}")
-    print(f"ask it     .venv/bin/llama-keras predict http://127.0.0.1:8501 'What a day!'")
+    print("ask it     .venv/bin/llama-keras predict http://127.0.0.1:8501 'What a day!'")
 
 
 def _evaluate_and_ask(directory, export, stage) -> None:

@@ -59,16 +59,15 @@ class CausalLM(Task):
                 "CausalLM needs a backbone with attention_mask='causal'; this one has "
                 f"{backbone.config.attention_mask!r}."
             )
-        hidden = backbone(backbone.input)
-        super().__init__(
-            backbone=backbone,
-            tokenizer=tokenizer,
-            inputs=backbone.input,
-            outputs=backbone.token_embedding(hidden, reverse=True),
-            **kwargs,
-        )
+        super().__init__(backbone=backbone, tokenizer=tokenizer, **kwargs)
         self.jit_generate = jit_generate
-        self._engine: _Engine | None = None
+        self._functions: tuple[tuple, CompiledFunctions] | None = None
+        self.built = True
+
+    def call(self, inputs, training=None):
+        """Gives logits `(B, T, V)` of token features."""
+        hidden = self.backbone(inputs, training=training)
+        return self.backbone.token_embedding(hidden, reverse=True)
 
     # fmt: off
     @overload
@@ -233,12 +232,15 @@ class CausalLM(Task):
             ]
             stopped[:] = [row.finished for row in rows]
 
-    def _compiled(self) -> _Engine:
+    def _compiled(self) -> CompiledFunctions:
         # LoRA and quantization replace variables; what was traced before then reads old ones.
         key = (self.jit_generate, *(id(variable) for variable in self.backbone.variables))
-        if self._engine is None or self._engine.key != key:
-            self._engine = _Engine(self.backbone, self.jit_generate, key)
-        return self._engine
+        if self._functions is None or self._functions[0] != key:
+            self._functions = (
+                key,
+                compiled_functions(self.backbone, jit_generate=self.jit_generate),
+            )
+        return self._functions[1]
 
 
 def default_jit(backbone: LlamaBackbone) -> bool:
@@ -249,22 +251,42 @@ def default_jit(backbone: LlamaBackbone) -> bool:
     return backbone.compute_dtype == "float32"
 
 
-class _Engine:
-    """A backbone's compiled functions."""
+@dataclasses.dataclass(frozen=True)
+class CompiledFunctions:
+    """What a `CausalLM` runs: functions of `models.generation` and `models.scoring`."""
 
-    def __init__(self, backbone: LlamaBackbone, jit: bool | None, key: tuple):
-        self.key = key
+    prefill: Compiled
+    decode: Compiled
+    hidden_at: Compiled
+    score_tokens: Compiled
+    generator: generation.Generator
 
-        def compiled(function, jit_compile=False):
-            bound = partial(function, backbone)
-            return Compiled(bound, variables=backbone.variables, jit_compile=jit_compile)
 
-        # XLA would compile for seconds and gain nothing where whole texts are multiplied.
-        self.prefill = compiled(generation.prefill)
-        self.decode = compiled(generation.decode, default_jit(backbone) if jit is None else jit)
-        self.hidden_at = compiled(scoring.hidden_at)
-        self.score_tokens = compiled(scoring.score_tokens)
-        self.generator = generation.Generator(backbone, prefill=self.prefill, decode=self.decode)
+def compiled_functions(
+    backbone: LlamaBackbone, *, jit_generate: bool | None = None
+) -> CompiledFunctions:
+    """Gives a backbone's functions, compiled; nothing is traced before it is called.
+
+    Args:
+        backbone: a causal `LlamaBackbone`.
+        jit_generate: see `CausalLM`.
+    """
+
+    def compiled(function, jit_compile=False):
+        bound = partial(function, backbone)
+        return Compiled(bound, variables=backbone.variables, jit_compile=jit_compile)
+
+    # XLA would compile for seconds and gain nothing where whole texts are multiplied.
+    prefill = compiled(generation.prefill)
+    jit = default_jit(backbone) if jit_generate is None else jit_generate
+    decode = compiled(generation.decode, jit)
+    return CompiledFunctions(
+        prefill=prefill,
+        decode=decode,
+        hidden_at=compiled(scoring.hidden_at),
+        score_tokens=compiled(scoring.score_tokens),
+        generator=generation.Generator(backbone, prefill=prefill, decode=decode),
+    )
 
 
 def _per_row(rows: int, **settings) -> list[SamplingSettings]:

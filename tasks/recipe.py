@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from llama_keras.errors import InputError
 
@@ -86,6 +86,13 @@ class Recipe(_Strict):
     """Optimization."""
     export: bool = False
     """Whether to write a SavedModel at the end."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _are_text(cls, labels):
+        if isinstance(labels, list) and any(isinstance(label, bool) for label in labels):
+            raise ValueError("YAML reads yes, no, on, off as true and false; put labels in quotes")
+        return labels
 
 
 def recipe_names() -> list[str]:

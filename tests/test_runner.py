@@ -56,7 +56,7 @@ def test_an_existing_run_is_never_overwritten(files):
     [
         ("data.train=null", "no training data"),
         ("data.train=nowhere.jsonl", "nowhere.jsonl"),
-        ("labels=[no, maybe]", "label 'yes', which is not among"),
+        ("labels=['no', maybe]", "label 'yes', which is not among"),
         ("data.text_column=body", "body"),
         ("data.train=tfds:sst2", "tfds:NAME/SPLIT"),
     ],

@@ -51,7 +51,8 @@ def _batch_maker(rows: TokenRows):
     columns = [c for c in (rows.labels, rows.sample_weights) if c is not None]
 
     def make(index):
-        token_ids = tf.gather(tf.RaggedTensor.from_row_splits(flat, splits, validate=False), index)
+        starts, lengths = tf.gather(splits[:-1], index), tf.gather(rows.lengths, index)
+        token_ids = tf.gather(flat, tf.ragged.range(starts, starts + lengths))
         padded = token_ids.to_tensor(rows.pad_id)
         mask = tf.sequence_mask(token_ids.row_lengths(), tf.shape(padded)[1], dtype=tf.int32)
         features = {"token_ids": padded, "padding_mask": mask}
@@ -71,7 +72,7 @@ def _epoch_plan(lengths, batch_size: int, seed: int):
     lengths = tf.constant(lengths)
 
     def plan(epoch):
-        shuffle = tf.random.experimental.stateless_shuffle
+        shuffle = tf.random.experimental.stateless_shuffle  # pyright: ignore[reportAttributeAccessIssue]
         keys = tf.stack([tf.cast(seed, tf.int64), epoch])
         order = shuffle(tf.range(count, dtype=tf.int64), seed=keys)
         windows = tf.range(count, dtype=tf.int64) // window

@@ -4,6 +4,8 @@ Axes: B batch, T tokens, S tokens looked at (or cache length), H query heads, K 
 G = H / K queries per key-value head, D head size, E model width.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -79,7 +81,7 @@ class LlamaAttention(keras.layers.Layer):
             )
         self.num_query_heads = num_query_heads
         self.num_key_value_heads = num_key_value_heads
-        self.head_dim = head_dim
+        self.head_dim: Any = head_dim  # an integer once built
         self.use_bias = use_bias
         self.dropout = dropout
         self.kernel_initializer = kernel_initializer

@@ -4,6 +4,7 @@ Axes: B batch, T tokens, H heads, D head size.
 """
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -48,7 +49,7 @@ def check_rope_scaling(rope_scaling: dict | None) -> dict:
     Raises:
         InputError: the type is unknown, a number is missing, not positive, or not asked for.
     """
-    scaling = dict(rope_scaling or {"rope_type": "default"})
+    scaling: dict[str, Any] = dict(rope_scaling or {"rope_type": "default"})
     kind = scaling.get("rope_type")
     if kind not in ROPE_TYPES:
         raise InputError(

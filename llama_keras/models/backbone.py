@@ -3,6 +3,8 @@
 Axes: B batch, T tokens, S cache length, K key-value heads, D head size, E model width.
 """
 
+from typing import Any
+
 import keras
 import keras_hub
 from keras import ops
@@ -52,7 +54,7 @@ class LlamaBackbone(keras_hub.models.Backbone):
         super().__init__(inputs=inputs, outputs=parts.encode(**inputs), dtype=dtype, **rest)
         self._encode = parts.encode
         self.config = config
-        self.token_embedding = parts.token_embedding
+        self.token_embedding: Any = parts.token_embedding
         self.rotary = parts.rotary
         self.transformer_layers = parts.transformer_layers
         self.layer_norm = parts.layer_norm
@@ -105,7 +107,7 @@ class LlamaBackbone(keras_hub.models.Backbone):
         """
         if not 0 < num_layers <= self.config.num_layers:
             raise InputError(
-                f"num_layers must lie between 1 and {self.config.num_layers}; received {num_layers}."
+                f"num_layers must lie in 1 … {self.config.num_layers}; received {num_layers}."
             )
         shorter = type(self).from_config({**self.get_config(), "num_layers": num_layers})
         pairs = zip(shorter.transformer_layers, self.transformer_layers, strict=False)

@@ -1,0 +1,1 @@
+"""Training objectives; the first ones come with the pretraining recipes."""

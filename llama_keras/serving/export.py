@@ -67,8 +67,8 @@ def _version_folder(path: Path) -> Path:
 
 def _save(model, signatures: Signatures, folder: Path) -> None:
     module = tf.Module()
-    module.parameters = [variable.value for variable in model.weights]
-    for name, trackable in signatures.trackables.items():
+    tracked = {"parameters": [variable.value for variable in model.weights]}
+    for name, trackable in {**tracked, **signatures.trackables}.items():
         setattr(module, name, trackable)
     functions = {
         name: function.get_concrete_function() for name, function in signatures.functions.items()

@@ -18,10 +18,9 @@ class Signatures:
     Attributes:
         task: name of the kind of task, for the manifest.
         functions: name to a `tf.function` with a fixed input signature.
-        constants: trackables other than the weights that the functions need.
+        trackables: tables and resources, besides the weights, that the functions need.
         labels: class names in the order of `scores`.
-        example: a request and a function from the response's tensors to plain values.
-        example_text: what is asked to record a true answer.
+        example_text: what is asked to record a true answer in the manifest.
     """
 
     task: str
@@ -34,21 +33,16 @@ class Signatures:
 def _features(tokenizer, text, *, limit: int):
     """Tokenizes, cuts and pads as `TextClassifier.token_rows` does."""
     rows = tokenizer.graph.tokenize(text)[:, :limit]
-    token_ids = rows.to_tensor(tokenizer.pad_id)
     # An empty text still gets an answer: that of a lone padding token.
     lengths = tf.maximum(rows.row_lengths(), 1)
-    width = tf.maximum(tf.shape(token_ids)[1], 1)
-    token_ids = tf.pad(
-        token_ids,
-        [[0, 0], [0, width - tf.shape(token_ids)[1]]],
-        constant_values=tokenizer.pad_id,
-    )
+    width = tf.maximum(tf.reduce_max(lengths), 1)
+    token_ids = rows.to_tensor(tokenizer.pad_id, shape=[None, width])
     mask = tf.sequence_mask(lengths, width, dtype=tf.int32)
     return {"token_ids": token_ids, "padding_mask": mask}
 
 
 def text_classifier_signatures(model) -> Signatures:
-    """Gives `serving_default` and `classify` (text in, label out) and `tokens` (ids in, logits out).
+    """Gives `serving_default` and `classify` (text to label) and `tokens` (ids to logits).
 
     Inputs and outputs, all with the batch B first:
         `text` string `(B,)` → `label` string `(B,)`, `score` float32 `(B,)`, `scores` float32

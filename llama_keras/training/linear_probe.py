@@ -59,11 +59,11 @@ class Probe:
         """Gives the kernel `(E, C)` and bias `(C,)` of a Dense layer on the raw features."""
         kernel = np.zeros((len(self.scale), num_classes), "float32")
         bias = np.full(num_classes, -30.0, "float32")  # a class that training never showed
-        weights, intercept = self._solver.coef_, self._solver.intercept_
+        weights, intercept = np.asarray(self._solver.coef_), np.asarray(self._solver.intercept_)
         if len(weights) == 1:  # two classes: the solver gives the difference of their logits
             weights, intercept = (
                 np.stack([-weights[0], weights[0]]) / 2,
-                np.array([-1, 1]) / 2 * (intercept[0]),
+                np.array([-1, 1]) / 2 * intercept[0],
             )
         kernel[:, self._solver.classes_] = (weights / self.scale).T
         bias[self._solver.classes_] = intercept - (weights / self.scale) @ self.mean
@@ -77,16 +77,16 @@ def choose_layer(backbone, train: TokenRows, validation: TokenRows, *, pooling, 
         That number and the validation accuracy after each block, a list of L floats.
     """
     layers = list(range(1, backbone.config.num_layers + 1))
-    picked = _first_rows(train, MOST_ROWS_TO_CHOOSE)
+    picked = [_spread_rows(rows, MOST_ROWS_TO_CHOOSE) for rows in (train, validation)]
     made = [
         layer_features(backbone, rows, pooling=pooling, layers=layers, batch_size=batch_size)
-        for rows in (picked, _first_rows(validation, MOST_ROWS_TO_CHOOSE))
+        for rows in picked
     ]
     scores = []
     hidden = not sys.stderr.isatty()
     for index in track(range(len(layers)), "choosing the layer", transient=True, disable=hidden):
-        probe = Probe(made[0][:, index], picked.labels, PENALTY_TO_CHOOSE)
-        scores.append(probe.accuracy(made[1][:, index], validation.labels[:MOST_ROWS_TO_CHOOSE]))
+        probe = Probe(made[0][:, index], picked[0].labels, PENALTY_TO_CHOOSE)
+        scores.append(probe.accuracy(made[1][:, index], picked[1].labels))
     return layers[int(np.argmax(scores))], scores
 
 
@@ -107,9 +107,10 @@ def fit_head(backbone, train, validation, *, pooling, penalties, batch_size, num
     return (*probes[best].dense_weights(num_classes), scores[best])
 
 
-def _first_rows(rows: TokenRows, count: int) -> TokenRows:
+def _spread_rows(rows: TokenRows, count: int) -> TokenRows:
     if len(rows.token_ids) <= count:
         return rows
     # Evenly spread, since files are often sorted by class.
     picked = np.linspace(0, len(rows.token_ids) - 1, count).astype(int)
-    return TokenRows([rows.token_ids[i] for i in picked], rows.pad_id, rows.labels[picked])
+    labels = None if rows.labels is None else rows.labels[picked]
+    return TokenRows([rows.token_ids[i] for i in picked], rows.pad_id, labels)

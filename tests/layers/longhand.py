@@ -10,6 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
+# For `pytest.mark.filterwarnings`: warnings are errors, but for what Keras does with NumPy 2.
+STRICT = ("error", "ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
 
 def numpy(x: Any) -> np.ndarray:
     """Gives any backend's tensor, of any dtype, as float32."""

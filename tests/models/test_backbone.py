@@ -7,7 +7,7 @@ from keras import ops
 
 from llama_keras.errors import InputError
 from llama_keras.models import LlamaBackbone
-from tests.layers.longhand import load_model
+from tests.layers.longhand import STRICT, load_model
 from tests.models.backbone_suite import (
     SIZES,
     VARIANTS,
@@ -18,6 +18,8 @@ from tests.models.backbone_suite import (
     quantized,
     toy_batch,
 )
+
+pytestmark = pytest.mark.filterwarnings(*STRICT)
 
 QUIET: Any = 0  # Keras annotates `verbose` as str
 
@@ -130,7 +132,7 @@ def test_compiled_equals_plain():
 
 
 def test_fit_lowers_the_loss():
-    model = classifier(build())
+    model = classifier(build(tie_word_embeddings=True))
     data, labels = task()
     losses = model.fit(data, labels, epochs=12, batch_size=16, verbose=QUIET).history["loss"]
     assert losses[-1] < 0.6 * losses[0]
@@ -141,7 +143,7 @@ def test_fit_in_mixed_precision_lowers_the_loss(dtype):
     optimizer = keras.optimizers.Adam(3e-3)
     if dtype == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1024.0)
-    model = classifier(build(dtype=dtype), optimizer=optimizer)
+    model = classifier(build(tie_word_embeddings=True, dtype=dtype), optimizer=optimizer)
     data, labels = task()
     losses = model.fit(data, labels, epochs=8, batch_size=16, verbose=QUIET).history["loss"]
     assert losses[-1] < 0.8 * losses[0]

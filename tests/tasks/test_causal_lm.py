@@ -30,6 +30,11 @@ def model():
     return model
 
 
+def use_generator(monkeypatch, model, generator):
+    functions = dataclasses.replace(model._compiled(), generator=generator)
+    monkeypatch.setattr(model, "_compiled", lambda: functions)
+
+
 def forced(model, text: str, *, end: int | None = None):
     """A generator that "chooses" the tokens of `text`, then `end`, whatever the model says."""
     ids = model.tokenizer.encode(text, add_bos=False) + ([] if end is None else [end])
@@ -99,7 +104,7 @@ def test_settings_cause_no_new_traces(model):
 
 def test_an_end_token_ends_the_text_and_is_not_in_it(model, monkeypatch):
     end = model.tokenizer.end_ids[0]
-    monkeypatch.setattr(model._compiled(), "generator", forced(model, "All done", end=end))
+    use_generator(monkeypatch, model, forced(model, "All done", end=end))
     answer = model.generate("p", max_new_tokens=30)
     assert (answer.text, answer.finish_reason) == ("All done", "stop")
     assert answer.token_ids == model.tokenizer.encode("All done", add_bos=False)
@@ -119,7 +124,7 @@ def test_an_end_token_ends_the_text_and_is_not_in_it(model, monkeypatch):
 def test_stop_strings_cut_the_text_wherever_tokens_end(model, monkeypatch, stop, text):
     whole = "Hello, world, éal and then more of it"
     for method in ("generate", "stream"):
-        monkeypatch.setattr(model._compiled(), "generator", forced(model, whole))
+        use_generator(monkeypatch, model, forced(model, whole))
         if method == "stream":
             pieces = list(model.stream("p", stop=stop))
             assert "".join(pieces) == text
@@ -134,7 +139,7 @@ def test_stop_strings_cut_the_text_wherever_tokens_end(model, monkeypatch, stop,
 
 def test_a_stop_string_ends_decoding_at_the_next_chunk(model, monkeypatch):
     fake = forced(model, "ab" * 60)
-    monkeypatch.setattr(model._compiled(), "generator", fake)
+    use_generator(monkeypatch, model, fake)
     assert model.generate("p", stop="ab", max_new_tokens=120).text == ""
     assert fake.given == 16
 
