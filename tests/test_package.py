@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 # What must not load with the package or with --help.
-HEAVY = ("tensorflow", "tensorflow_text", "keras", "keras_hub", "jax", "sklearn", "pydantic")
+HEAVY = ("tensorflow", "tensorflow_text", "keras", "keras_hub", "jax", "sklearn", "scipy")
 
 
 def python(code: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess:

@@ -88,4 +88,5 @@ def test_layers_and_suite_pass_under_jax(repository):
         repository, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen,
         "tests/layers", "tests/models/test_backbone.py", "tests/models/test_config.py",
     )  # fmt: skip
-    assert " passed" in output and " failed" not in output
+    summary = output.strip().splitlines()[-1]
+    assert " passed" in summary and " failed" not in summary

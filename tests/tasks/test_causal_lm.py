@@ -305,5 +305,5 @@ def test_smollm2_answers(smollm2):
     (paris, greedy), (london, _) = model.loglikelihood(
         [("The capital of France is", " Paris"), ("The capital of France is", " London")]
     )
-    assert greedy and paris > london + 5
+    assert greedy and paris > london + 3
     assert Tokenizer.from_preset("smollm2-135m-instruct").end_ids == model.tokenizer.end_ids
