@@ -8,12 +8,14 @@ from pathlib import Path
 import pdoc
 
 import llama_keras
+from llama_keras.cli.quiet import silence_tensorflow
 
 OUTPUT = Path(__file__).parent / "api"
 
 
 def main() -> None:
     """Writes one page a module into docs/api."""
+    silence_tensorflow()
     names = [llama_keras.__name__]
     for info in pkgutil.walk_packages(llama_keras.__path__, "llama_keras."):
         if not info.name.endswith("__main__"):

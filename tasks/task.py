@@ -54,7 +54,7 @@ class Task(keras.Model):
             raise InputError(f"There is no saved model at '{path}'; give a .keras file.")
         try:
             model = keras.saving.load_model(path)
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"'{path}' is not a readable .keras file: {error}") from error
         if not isinstance(model, cls):
             raise InputError(f"'{path}' holds a {type(model).__name__}, not a {cls.__name__}.")
@@ -97,6 +97,8 @@ class Task(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Builds the task that `get_config` described."""
+        import llama_keras.text.tokenizer  # noqa: F401  (its import registers the class with Keras)
+
         parts = {
             name: keras.saving.deserialize_keras_object(config[name], custom_objects)
             for name in ("backbone", "tokenizer")

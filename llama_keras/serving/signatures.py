@@ -36,7 +36,7 @@ def _features(tokenizer, text, *, limit: int):
     # An empty text still gets an answer: that of a lone padding token.
     lengths = tf.maximum(rows.row_lengths(), 1)
     width = tf.maximum(tf.reduce_max(lengths), 1)
-    token_ids = rows.to_tensor(tokenizer.pad_id, shape=[None, width])
+    token_ids = rows.to_tensor(tokenizer.pad_id, shape=tf.stack([-1, width]))
     mask = tf.sequence_mask(lengths, width, dtype=tf.int32)
     return {"token_ids": token_ids, "padding_mask": mask}
 
