@@ -1,48 +1,75 @@
-"""Tokenizer throughput: our graph and our `encode` beside Hugging Face `tokenizers`, in one run.
+"""Tokenizing batches of sentences: our graph and our `encode` beside Hugging Face `tokenizers`.
 
-    python -m benchmarks.tokenizer [--texts sentences.jsonl] [--preset smollm2-135m-instruct]
-
-Both sides get the same sentences, the same vocabulary and two threads, take turns, and must give
-the same ids. Each figure is the median over the rounds. Hugging Face's figure includes taking the
-ids out of its records, as ours does. Without `--texts` the sentences are those of Python's manual.
+Both sides get the same sentences and the same vocabulary, and must give the same ids. Hugging
+Face's time includes taking the ids out of its records, as ours does. The sentences are those of
+`--texts`, else of Python's manual.
 """
 
-import argparse
+import hashlib
 import json
-import os
 import re
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-THREADS = 2
+from benchmarks import smollm2
+from benchmarks.suite import Claim, Library, Runs, Suite, limit_tensorflow
+
+BATCH_SIZES = (32, 512)
+MOST_BATCHES = 100  # of a round
+NAMES = {size: f"tokenize, {size} in a batch" for size in BATCH_SIZES}
 
 
-def sentences(path: Path | None) -> list[str]:
+def ours(options: dict[str, Any]) -> Runs:
+    """Builds our runs."""
+    limit_tensorflow()
+    import tensorflow as tf
+
+    from llama_keras.text import Tokenizer
+
+    texts = sentences(options["texts"])
+    tokenizer = Tokenizer.from_preset(smollm2.PRESET)
+    graph = tf.function(
+        tokenizer.graph.tokenize, input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+
+    def make(batches):
+        tensors = [tf.constant(batch) for batch in batches]
+        return {
+            "graph": lambda: [graph(batch) for batch in tensors],
+            "encode": lambda: [tokenizer.encode(batch) for batch in batches],
+        }
+
+    return _runs(make, texts, ids=tokenizer.encode(texts, add_bos=False))
+
+
+def hugging_face(options: dict[str, Any]) -> Runs:
+    """Builds the run of Hugging Face `tokenizers`."""
+    from llama_keras.text import Tokenizer
+
+    texts = sentences(options["texts"])
+    tokenizer = reference(Tokenizer.from_preset(smollm2.PRESET).spec)
+
+    def encode(batch: Sequence[str]) -> list[list[int]]:
+        return [found.ids for found in tokenizer.encode_batch(batch, add_special_tokens=False)]
+
+    def make(batches):
+        return {"encode_batch": lambda: [encode(batch) for batch in batches]}
+
+    return _runs(make, texts, ids=encode(texts))
+
+
+def sentences(path: str | None) -> list[str]:
     """Gives the "text" fields of a JSONL file, or the sentences of Python's manual."""
     if path is not None:
-        return [json.loads(line)["text"] for line in path.read_text("utf-8").splitlines()]
+        return [json.loads(line)["text"] for line in Path(path).read_text("utf-8").splitlines()]
     from pydoc_data.topics import topics
 
     found = re.split(r"(?<=[.!?:])\s+", "\n".join(topics.values()))
     return [sentence for sentence in found if sentence]
 
 
-def medians(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Gives the seconds of each run, all of them taking turns so that they share the weather."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for round_ in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if round_:  # The first warms up.
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
-
-
-def hugging_face(spec: Any) -> Any:
+def reference(spec: Any) -> Any:
     """Gives the Hugging Face tokenizer with the vocabulary, merges and words of `spec`."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
@@ -68,71 +95,19 @@ def hugging_face(spec: Any) -> Any:
     return tokenizer
 
 
-def measure(
-    texts: Sequence[str], *, preset: str, batch_sizes: Sequence[int], rounds: int
-) -> list[dict[str, Any]]:
-    """Gives one record a batch size: MB/s of each side and the ratios to Hugging Face."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    tf.config.threading.set_inter_op_parallelism_threads(THREADS)
-    from llama_keras.text import Tokenizer
-
-    ours = Tokenizer.from_preset(preset)
-    reference = hugging_face(ours.spec)
-    in_graph = tf.function(ours.graph.tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
-
-    def theirs(batch: Sequence[str]) -> list[list[int]]:
-        return [found.ids for found in reference.encode_batch(batch, add_special_tokens=False)]
-
-    if ours.encode(texts, add_bos=False) != theirs(texts):
-        raise SystemExit("The two tokenizers give different ids: nothing to compare.")
-    rows = []
-    for size in batch_sizes:
-        size = min(size, len(texts))
-        batches = [texts[at : at + size] for at in range(0, len(texts), size)][:200]
-        tensors = [tf.constant(batch) for batch in batches]
-        megabytes = sum(len(text.encode()) for batch in batches for text in batch) / 1e6
-        seconds = medians(
-            {
-                "graph": lambda tensors=tensors: [in_graph(batch) for batch in tensors],
-                "encode": lambda batches=batches: [ours.encode(batch) for batch in batches],
-                "hugging_face": lambda batches=batches: [theirs(batch) for batch in batches],
-            },
-            rounds,
-        )
-        rows.append(
-            {
-                "batch_size": size,
-                "megabytes": round(megabytes, 3),
-                "megabytes_per_second": {k: round(megabytes / v, 2) for k, v in seconds.items()},
-                "ratio_graph": round(seconds["hugging_face"] / seconds["graph"], 2),
-                "ratio_encode": round(seconds["hugging_face"] / seconds["encode"], 2),
-            }
-        )
-    return rows
-
-
-def main() -> None:
-    """Measures and prints one JSON line a batch size."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--texts", type=Path, help='JSONL with a "text" field')
-    parser.add_argument("--preset", default="smollm2-135m-instruct")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 32, 512, 8192])
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    # Before Rust's thread pool starts.
-    os.environ["RAYON_NUM_THREADS"] = str(THREADS)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    rows = measure(
-        sentences(options.texts),
-        preset=options.preset,
-        batch_sizes=options.batch_sizes,
-        rounds=options.rounds,
+def _runs(make: Callable, texts: list[str], *, ids: list[list[int]]) -> Runs:
+    """Times what `make(batches)` gives, for each batch size."""
+    runs, amounts = {}, {}
+    for size, name in NAMES.items():
+        batches = [texts[at : at + size] for at in range(0, len(texts), size)][:MOST_BATCHES]
+        runs[name] = make(batches)
+        amounts[name] = sum(len(text.encode()) for batch in batches for text in batch) / 1e6
+    return Runs(
+        runs=runs, amounts=amounts, results=hashlib.sha256(json.dumps(ids).encode()).hexdigest()
     )
-    for row in rows:
-        print(json.dumps(row))
 
 
-if __name__ == "__main__":
-    main()
+SUITE = Suite(
+    claims=tuple(Claim(name, "MB", aim=0.3, peers=("tokenizers",)) for name in NAMES.values()),
+    libraries={"llama_keras": Library(ours), "tokenizers": Library(hugging_face)},
+)
