@@ -12,8 +12,16 @@ class Trainable(Protocol):
     """What a strategy needs of a task."""
 
     backbone: Any
-    weights: list
-    trainable_weights: list
+
+    @property
+    def weights(self) -> list:
+        """All Keras variables."""
+        ...
+
+    @property
+    def trainable_weights(self) -> list:
+        """Those that learn."""
+        ...
 
 
 class Strategy(Protocol):
