@@ -9,8 +9,13 @@ class Task:
     def __init__(self):
         self.backbone = LlamaBackbone.from_preset("llama-tiny")
 
-    weights = property(lambda self: self.backbone.weights)
-    trainable_weights = property(lambda self: self.backbone.trainable_weights)
+    @property
+    def weights(self):
+        return self.backbone.weights
+
+    @property
+    def trainable_weights(self):
+        return self.backbone.trainable_weights
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
