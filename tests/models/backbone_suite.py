@@ -221,6 +221,7 @@ class BackboneSuite:
         whole = load_model(tmp_path / "backbone.keras")
         weights = LlamaBackbone(**{**SIZES, **self.arguments})
         weights.load_weights(tmp_path / "backbone.weights.h5")
+        again: Any
         for again in (whole, weights):
             assert isinstance(again, LlamaBackbone)
             assert again.config == backbone.config

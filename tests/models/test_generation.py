@@ -256,6 +256,7 @@ def test_scores_equal_a_log_softmax_of_all_logits(backbone):
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="runs the tests below JAX itself")
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="pip install jax")
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_generation_and_sampling_on_jax(repository: Path):
     """The tests that tell backends apart, in a process of its own whose backend is JAX."""
     files = ["tests/models/test_generation.py", "tests/models/test_sampling.py"]
@@ -267,6 +268,6 @@ def test_generation_and_sampling_on_jax(repository: Path):
         env={**os.environ, "KERAS_BACKEND": "jax"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=880,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]

@@ -28,7 +28,7 @@ def run(repository, *arguments):
         env={**os.environ, **JAX},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=880,
     )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return result.stdout
@@ -82,6 +82,7 @@ def test_our_sources_do_not_import_tensorflow(repository):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_layers_and_suite_pass_under_jax(repository):
     chosen = "not TestVariants or plain or bidirectional"
     output = run(
