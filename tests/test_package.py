@@ -1,5 +1,8 @@
+import ast
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -7,6 +10,11 @@ import pytest
 
 # What must not load with the package or with --help.
 HEAVY = ("tensorflow", "tensorflow_text", "keras", "keras_hub", "jax", "sklearn", "scipy")
+LINKS = ("tasks", "eval")
+# Where the name to import is not the name to install.
+DISTRIBUTIONS = {"google": "protobuf", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+# Told how to install when they are asked for: `hf://` presets, the JAX backend.
+OPTIONAL = {"huggingface-hub", "jax"}
 
 
 def python(code: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
@@ -52,6 +60,61 @@ def test_links_hold_the_top_level_folders(repository):
         assert link.resolve() == repository / name
 
 
+def test_readme_tree_names_every_source_file(repository):
+    named = set(tree_of((repository / "README.md").read_text(encoding="utf-8")))
+    assert [path for path in sorted(named) if not (repository / path).exists()] == []
+    files = {
+        file.relative_to(repository)
+        for folder in ("llama_keras", "tasks", "eval", "benchmarks", "examples", "docs")
+        for file in (repository / folder).rglob("*.py")
+        if not file.name.startswith("__")
+    }
+    # The links show the same files a second time.
+    own = {file for file in files if file.parts[:2] not in {("llama_keras", n) for n in LINKS}}
+    assert sorted(own - named) == []
+
+
+def tree_of(readme: str) -> list[Path]:
+    """The paths in the README's tree, by their indentation."""
+    (tree,) = re.findall(r"```\n(run .*?)```", readme, re.DOTALL)
+    paths, folders = [], []
+    for line in tree.splitlines():
+        indent, name = len(line) - len(line.lstrip()), line.split()[0]
+        del folders[indent // 2 :]
+        path = Path(*folders, name)
+        paths.append(path)
+        if name.endswith("/"):
+            folders.append(name)
+    return paths
+
+
+def test_every_imported_package_is_declared(repository):
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {normal(re.split(r"[^\w.-]", line)[0]) for line in project["dependencies"]}
+    imported = {
+        normal(DISTRIBUTIONS.get(name, name))
+        for folder in ("llama_keras", *LINKS)
+        for file in (repository / folder).rglob("*.py")
+        for name in top_level_imports(file)
+    }
+    assert imported - declared - OPTIONAL == set()
+
+
+def normal(distribution: str) -> str:
+    return distribution.lower().replace("_", "-")
+
+
+def top_level_imports(file: Path) -> set[str]:
+    modules = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules.append(node.module or "")
+    names = {module.partition(".")[0] for module in modules}
+    return names - sys.stdlib_module_names - {"llama_keras"}
+
+
 @pytest.mark.slow
 def test_wheel_holds_the_linked_folders_and_the_data_files(repository, tmp_path):
     # A copy, for a build leaves a folder behind.
@@ -79,4 +142,5 @@ def test_wheel_holds_the_linked_folders_and_the_data_files(repository, tmp_path)
         for file in (source / folder).rglob("*"):
             if file.suffix in (".py", ".yaml", ".jsonl") and not file.is_symlink():
                 assert prefix + file.relative_to(source).as_posix() in names
+    assert "llama_keras/data/sentiment/README.md" in names
     assert not [name for name in names if not name.startswith("llama_keras")]

@@ -6,5 +6,4 @@ from tests.layers.longhand import STRICT
 def pytest_collection_modifyitems(items):
     for item in items:
         if "tests/layers/" in item.path.as_posix():
-            for rule in reversed(STRICT):
-                item.add_marker(pytest.mark.filterwarnings(rule))
+            item.add_marker(pytest.mark.filterwarnings(*STRICT))
