@@ -106,7 +106,8 @@ def work(library: str, rows: int, tokens: int) -> None:
     os.dup2(2, 1)  # Libraries that print must not disturb the answers.
     runs = LIBRARIES[library](rows, tokens)
     for run in runs.values():
-        run(), run()
+        run()
+        run()
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         start = time.perf_counter()
