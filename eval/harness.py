@@ -4,10 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_keras.atomic import new_directory
 from llama_keras.data import ClassificationData, load_classification
 from llama_keras.errors import InputError
 from llama_keras.eval.metrics import Metric, compute_metrics
@@ -187,10 +185,8 @@ def _versions() -> dict[str, str]:
 def _write(
     output: Path, result: Result, examples: ClassificationData, answers: Sequence[Answer]
 ) -> None:
-    """Writes both files to a temporary folder, which then gets its name."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
+    """Writes both files into a new folder."""
+    with new_directory(output) as folder:
         text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
         (folder / "results.json").write_text(text + "\n", encoding="utf-8")
         with (folder / "examples.jsonl").open("w", encoding="utf-8") as stream:
@@ -198,8 +194,3 @@ def _write(
             for index, (text, label, answer) in enumerate(rows):
                 row = {"index": index, "text": text, "expected": label, **answer}
                 stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        folder.chmod(0o755)
-        os.rename(folder, output)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from llama_keras.weights.files import new_directory
+from llama_keras.atomic import new_directory
 from llama_keras.weights.presets import PRESET_FILE
 from llama_keras.weights.safetensors import write_weights
 

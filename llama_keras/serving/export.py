@@ -2,13 +2,11 @@
 
 import importlib.metadata
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import tensorflow as tf
 
+from llama_keras.atomic import new_directory
 from llama_keras.errors import InputError
 from llama_keras.serving.manifest import MANIFEST_FILE
 from llama_keras.serving.signatures import SIGNATURES, Signatures
@@ -39,17 +37,11 @@ def export_task(model, directory) -> Path:
     if kind not in SIGNATURES:
         raise InputError(f"A {kind} cannot be exported; these can: {sorted(SIGNATURES)}.")
     signatures = SIGNATURES[kind](model)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A name that is no number: a server that watches the folder never loads it half written.
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
-    try:
-        _save(model, signatures, temporary)
+    # Its temporary name is no number: a server that watches the folder never loads it half written.
+    with new_directory(target) as folder:
+        _save(model, signatures, folder)
         manifest = json.dumps(_manifest(signatures), indent=2, ensure_ascii=False)
-        (temporary / MANIFEST_FILE).write_text(manifest + "\n", encoding="utf-8")
-        os.chmod(temporary, 0o755)
-        os.rename(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (folder / MANIFEST_FILE).write_text(manifest + "\n", encoding="utf-8")
     return target
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -11,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from llama_keras.atomic import write_text
 from llama_keras.errors import InputError
 from llama_keras.text.byte_pair import BytePairGraph
 from llama_keras.text.chat import render_chat, shield_messages, split_shielded
@@ -301,10 +301,7 @@ class Tokenizer(keras.layers.Layer):
 
     def save_assets(self, directory: str | Path) -> None:
         """Writes the tokenizer's definition into an existing directory."""
-        path = Path(directory) / FILE_NAME
-        partial = path.with_name(f".{FILE_NAME}.{os.getpid()}")
-        partial.write_text(self.spec.to_json(), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(Path(directory) / FILE_NAME, self.spec.to_json())
 
     def load_assets(self, directory: str | Path) -> None:
         """Reads what `save_assets` wrote.

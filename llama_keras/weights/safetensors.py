@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from llama_keras.atomic import new_directory
 from llama_keras.errors import InputError
-from llama_keras.weights.files import TensorInfo, new_directory
+from llama_keras.weights.files import TensorInfo
 from llama_keras.weights.huggingface import huggingface_config, huggingface_json, read_json
 from llama_keras.weights.names import checkpoint_shape, to_hugging_face, value, weight_names
 from llama_keras.weights.safetensors_file import WRITE_DTYPES, SafetensorsFile, write_safetensors

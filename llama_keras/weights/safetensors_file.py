@@ -153,7 +153,7 @@ def write_safetensors(
     """Writes a .safetensors file, one tensor in memory at a time.
 
     Args:
-        path: The file; not made atomically (see `files.new_directory`).
+        path: The file; not made atomically (see `atomic.new_directory`).
         tensors: Names and values, in the order of `shapes`.
         shapes: Name to shape of each tensor.
         dtype: A key of `WRITE_DTYPES`; values are converted to it.
