@@ -1,7 +1,8 @@
 """Evaluation: a suite (data, labels, metrics) run against a model, an export or a server."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llama_keras.lazy import lazy_names
 
 if __name__ != "llama_keras.eval":
     raise ImportError("eval/ is a part of llama_keras: write `from llama_keras import eval`")
@@ -21,12 +22,4 @@ _FILES = {
     "open_target": "targets",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _FILES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
-    return getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _FILES)

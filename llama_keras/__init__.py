@@ -4,9 +4,9 @@ Submodules load when they are first used, so that `import llama_keras` costs mil
 never pulls in TensorFlow by itself.
 """
 
-import importlib
-from types import ModuleType
 from typing import TYPE_CHECKING
+
+from llama_keras.lazy import lazy_names
 
 if TYPE_CHECKING:
     from llama_keras import (
@@ -37,12 +37,4 @@ __all__ = [
     "weights",
 ]
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, {}, modules=tuple(__all__))

@@ -3,8 +3,9 @@
 Names load on first use, so that the client and the C API runner never import TensorFlow.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llama_keras.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .c_api import CApiModel as CApiModel
@@ -24,20 +25,10 @@ _HOMES = {
     "predict": "client",
     "serve_in_background": "server",
 }
-_MODULES = (
+_MODULES = tuple(
     "c_api client export local manifest rest server signature_def signatures versions".split()
 )
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    if name in _MODULES:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES, *_MODULES])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, modules=_MODULES)
