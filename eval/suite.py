@@ -4,10 +4,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from llama_keras.errors import InputError
+from llama_keras.records import Record, load_record, shipped_names
 
 SUITES = Path(__file__).parent / "suites"
 # The keys of metrics.METRICS, repeated so that reading a suite does not load scikit-learn.
@@ -21,11 +20,7 @@ def _no_repeats(names: list) -> list:
     return names
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SuiteData(_Strict):
+class SuiteData(Record):
     """Where a suite's examples are; the fields are arguments of `data.load_classification`."""
 
     source: str
@@ -40,7 +35,7 @@ class SuiteData(_Strict):
     """Where tfds sets are prepared."""
 
 
-class Suite(_Strict):
+class Suite(Record):
     """What is measured and on what."""
 
     name: str
@@ -62,7 +57,7 @@ class Suite(_Strict):
 
 def suite_names() -> list[str]:
     """Returns the names of the suites that come with the package."""
-    return sorted(file.stem for file in SUITES.glob("*.yaml"))
+    return shipped_names(SUITES)
 
 
 def load_suite(suite: str | Path) -> Suite:
@@ -71,46 +66,4 @@ def load_suite(suite: str | Path) -> Suite:
     Raises:
         InputError: There is no such suite, or a field is wrong; the message names its line.
     """
-    file = Path(suite).expanduser()
-    if file.suffix not in (".yaml", ".yml"):
-        file = SUITES / f"{suite}.yaml"
-        if str(suite) not in suite_names():
-            raise InputError(
-                f"There is no suite {str(suite)!r}; name one of {suite_names()}, or give a file "
-                "whose name ends in .yaml."
-            )
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The suite {file} cannot be read: {error}.") from None
-    try:
-        return Suite.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is not YAML: {error}.") from None
-    except ValidationError as error:
-        raise InputError(_explain(error, text, file)) from None
-
-
-def _explain(error: ValidationError, text: str, file: Path) -> str:
-    problems = []
-    for problem in error.errors():
-        path = problem["loc"]
-        name = ".".join(map(str, path)) or "the whole file"
-        problems.append(f"line {_line(text, path)}, {name}: {problem['msg']}")
-    return f"{file} is not a suite: {'; '.join(problems)}."
-
-
-def _line(text: str, path: tuple[str | int, ...]) -> int:
-    """Returns the line of the deepest part of `path` that the YAML text has."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    line = node.start_mark.line + 1 if node else 1
-    for key in path:
-        if isinstance(node, yaml.MappingNode):
-            found = [pair for pair in node.value if pair[0].value == str(key)]
-            if not found:
-                break
-            line, node = found[0][0].start_mark.line + 1, found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
-            node = node.value[key]
-            line = node.start_mark.line + 1
-    return line
+    return load_record(Suite, suite, kind="suite", folder=SUITES)

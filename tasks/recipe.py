@@ -5,18 +5,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from llama_keras.errors import InputError
+from llama_keras.records import Record, load_record, shipped_names
 
 RECIPES = Path(__file__).parent / "recipes"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RecipeData(_Strict):
+class RecipeData(Record):
     """Where texts and labels come from; each source is one of `data.load_classification`."""
 
     train: str | None = None
@@ -35,7 +32,7 @@ class RecipeData(_Strict):
     """Take the first examples of each part only."""
 
 
-class RecipeModel(_Strict):
+class RecipeModel(Record):
     """The backbone's changes and the head."""
 
     attention_mask: Literal["causal", "bidirectional"] = "causal"
@@ -50,7 +47,7 @@ class RecipeModel(_Strict):
     """Precision; `mixed_bfloat16` trains about 1.6 times as fast on CPUs with AVX512-BF16."""
 
 
-class RecipeTrain(_Strict):
+class RecipeTrain(Record):
     """How long and how fast to learn; `linear_probe` uses `batch_size` alone."""
 
     epochs: int = Field(default=1, ge=1)
@@ -63,7 +60,7 @@ class RecipeTrain(_Strict):
     """Of the head, the order of texts and dropout."""
 
 
-class Recipe(_Strict):
+class Recipe(Record):
     """One fine-tuning run."""
 
     name: str
@@ -97,7 +94,7 @@ class Recipe(_Strict):
 
 def recipe_names() -> list[str]:
     """Gives the names of the recipes that come with the package."""
-    return sorted(file.stem for file in RECIPES.glob("*.yaml"))
+    return shipped_names(RECIPES)
 
 
 def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
@@ -108,42 +105,21 @@ def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
         overrides: `path.to.field=value` each; the value is read as YAML.
 
     Raises:
-        InputError: there is no such recipe, or a field is wrong; the message names it.
+        InputError: there is no such recipe, or a field is wrong; the message names its line.
     """
-    file = Path(recipe).expanduser()
-    if file.suffix not in (".yaml", ".yml"):
-        if str(recipe) not in recipe_names():
+
+    def change(content: Any) -> list[str]:
+        if not isinstance(content, dict):
             raise InputError(
-                f"There is no recipe {str(recipe)!r}; name one of {recipe_names()}, or give a file "
-                "whose name ends in .yaml."
+                f"The recipe {recipe} must hold the fields of a recipe, such as `name:`."
             )
-        file = RECIPES / f"{recipe}.yaml"
-    content = _read(file)
-    for override in overrides:
-        _set(content, override)
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc'])) or 'the whole file'}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise InputError(f"Recipe {recipe}: {'; '.join(problems)}.") from None
+        return [_set(content, override) for override in overrides]
+
+    return load_record(Recipe, recipe, kind="recipe", folder=RECIPES, change=change)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The recipe {file} cannot be read: {error}.") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is not YAML: {error}.") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file} must hold the fields of a recipe, such as `name:` and `data:`.")
-    return content
-
-
-def _set(content: dict[str, Any], override: str) -> None:
+def _set(content: dict[str, Any], override: str) -> str:
+    """Changes one field and gives its dotted name."""
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise InputError(f"--set takes FIELD=VALUE such as train.epochs=1; received {override!r}.")
@@ -156,3 +132,4 @@ def _set(content: dict[str, Any], override: str) -> None:
         content[last] = yaml.safe_load(text)
     except yaml.YAMLError:
         content[last] = text  # plain text that YAML takes for a broken structure, such as a path
+    return path

@@ -48,3 +48,13 @@ def test_unknown_recipe_and_broken_files(tmp_path):
     broken.write_text("just text")
     with pytest.raises(InputError, match="fields of a recipe"):
         load_recipe(broken)
+
+
+def test_a_wrong_field_is_named_with_its_line_and_an_override_without(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\ntrain:\n  epoch: 3\n")
+    with pytest.raises(InputError, match=r"mine.yaml is not a recipe: line 3, train.epoch: "):
+        load_recipe(file)
+    file.write_text("name: mine\ntrain: {epochs: 3}\n")
+    with pytest.raises(InputError, match=r"is not a recipe: train.epochs: "):
+        load_recipe(file, overrides=["train.epochs=0"])
