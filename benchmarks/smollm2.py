@@ -2,19 +2,23 @@
 
 from typing import Any
 
+from llama_keras.weights.presets import PRESETS
+
 PRESET = "smollm2-135m-instruct"
 DTYPES = ("float32", "bfloat16")
-SIZES = {
-    "vocabulary_size": 49152,
-    "num_layers": 30,
-    "num_query_heads": 9,
-    "num_key_value_heads": 3,
-    "hidden_dim": 576,
-    "intermediate_dim": 1536,
-    "rope_max_wavelength": 100000.0,
-    "layer_norm_epsilon": 1e-5,
-    "tie_word_embeddings": True,
-}
+# What KerasHub's LlamaBackbone takes; ours has these values as its defaults for the rest.
+KEYS = (
+    "vocabulary_size",
+    "num_layers",
+    "num_query_heads",
+    "num_key_value_heads",
+    "hidden_dim",
+    "intermediate_dim",
+    "rope_max_wavelength",
+    "layer_norm_epsilon",
+    "tie_word_embeddings",
+)
+SIZES = {key: PRESETS[PRESET].config[key] for key in KEYS}
 
 
 def our_backbone(dtype: str) -> Any:

@@ -4,7 +4,6 @@ This is the one place that knows all rooms of the house; the command line and th
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from llama_keras.atomic import write_text
 from llama_keras.data import ClassificationData, load_classification
 from llama_keras.errors import InputError
 from llama_keras.tasks.recipe import Recipe
@@ -75,7 +75,7 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
     )
     directory.mkdir(parents=True, exist_ok=True)
     resolved = recipe.model_copy(update={"labels": labels})
-    _write(directory / RECIPE_FILE, yaml.safe_dump(resolved.model_dump(), sort_keys=False))
+    write_text(directory / RECIPE_FILE, yaml.safe_dump(resolved.model_dump(), sort_keys=False))
     model.strategy.prepare(model)
     sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
     say(f"{recipe.strategy} on {sizes} texts; {trainable_share(model)}")
@@ -94,7 +94,7 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
     metrics = _measure(model, recipe, parts, labels)
     metrics["history"] = _plain(history.history)
     export = model.export(directory / "export" / recipe.name) if recipe.export else None
-    _write(directory / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    write_text(directory / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     return Run(directory, metrics, export, model)
 
 
@@ -167,9 +167,3 @@ def _measure(model, recipe: Recipe, parts, labels) -> dict[str, Any]:
 
 def _plain(history: dict) -> dict:
     return json.loads(json.dumps(history, default=float))
-
-
-def _write(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)

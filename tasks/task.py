@@ -1,12 +1,11 @@
 """What all tasks share: a backbone, a tokenizer, a head; made from a preset, saved whole."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Self
 
 import keras
 
+from llama_keras.atomic import new_file
 from llama_keras.errors import InputError
 from llama_keras.models import LlamaBackbone
 
@@ -71,13 +70,8 @@ class Task(keras.Model):
         if path.exists() and not overwrite:
             raise InputError(f"'{path}' exists already; remove it or pass overwrite=True.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".keras")
-        os.close(handle)
-        try:
+        with new_file(path) as temporary:
             keras.saving.save_model(self, temporary, overwrite=True, **kwargs)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
 
     def get_compile_config(self):
         """Gives nothing: how a task was trained is no part of it, and `fit` compiles by itself."""

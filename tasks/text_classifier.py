@@ -103,7 +103,7 @@ class TextClassifier(Task):
             batch_size: texts in a batch.
             epochs: passes over the data.
             seed: of the order of texts.
-            **kwargs: of `keras.Model.fit`.
+            **kwargs: of `keras.Model.fit`; `linear_probe` takes `callbacks` and `verbose` only.
 
         Returns:
             A Keras `History`.
@@ -130,7 +130,7 @@ class TextClassifier(Task):
         self.strategy.prepare(self)
         self._graph = None  # LoRA and the probe change what a call computes
         if self.strategy.name == "linear_probe":
-            return self._fit_probe(train, validation, batch_size=batch_size)
+            return self._fit_probe(train, validation, batch_size=batch_size, **kwargs)
         return self._fit_steps(
             train, validation, batch_size=batch_size, epochs=epochs, seed=seed, **kwargs
         )
@@ -151,33 +151,38 @@ class TextClassifier(Task):
             **{"shuffle": False, **kwargs},
         )
 
-    def _fit_probe(self, train, validation, *, batch_size):
-        from llama_keras.training.linear_probe import choose_layer, fit_head
+    def _fit_probe(self, train, validation, *, batch_size, callbacks=(), verbose="auto"):
+        """Solves the head; `callbacks` see one epoch, and `verbose` has nothing to show."""
+        from llama_keras.training.linear_probe import fit_probe
 
         if validation is None:
             train, validation = _hold_out(train)
-        options = {"pooling": self.pooling.mode, "batch_size": batch_size}
-        layer, scores = self.strategy.layer, []
-        if layer is None:
-            layer, scores = choose_layer(self.backbone, train, validation, **options)
-        if layer != self.backbone.config.num_layers:
-            shorter = self.backbone.truncated(layer)
-            del self.backbone
-            self.backbone = shorter
-            self.backbone.trainable = False
-        kernel, bias, accuracy = fit_head(
+        fit = fit_probe(
             self.backbone,
             train,
             validation,
+            layer=self.strategy.layer,
             penalties=self.strategy.penalties,
+            pooling=self.pooling.mode,
+            batch_size=batch_size,
             num_classes=len(self.labels),
-            **options,
         )
-        self.head.set_weights([kernel, bias])
+        if fit.layer != self.backbone.config.num_layers:
+            shorter = self.backbone.truncated(fit.layer)
+            del self.backbone
+            self.backbone = shorter
+            self.backbone.trainable = False
+        self.head.set_weights([fit.kernel, fit.bias])
         self.compile()
-        history = keras.callbacks.History()
-        history.set_model(self)
-        history.history = {"layer": [layer], "val_accuracy": [accuracy], "val_by_layer": [scores]}
+        seen = keras.callbacks.CallbackList(
+            callbacks, add_history=True, model=self, epochs=1, steps=1, verbose=0
+        )
+        seen.on_train_begin()
+        seen.on_epoch_begin(0)
+        seen.on_epoch_end(0, {"val_accuracy": fit.accuracy})
+        seen.on_train_end()
+        history = self.history
+        history.history.update(layer=[fit.layer], val_by_layer=[fit.by_layer])
         return history
 
     def compile(self, optimizer="auto", loss="auto", *, metrics="auto", total_steps=None, **kwargs):
@@ -288,13 +293,15 @@ class TextClassifier(Task):
 
     def get_config(self):
         """Gives the arguments of the constructor."""
+        from llama_keras.training.fine_tuning import strategy_config
+
         return {
             **super().get_config(),
             "labels": self.labels,
             "pooling": self.pooling.mode,
             "dropout": self.dropout.rate,
             "max_sequence_length": self.max_sequence_length,
-            "strategy": self.strategy.name,
+            "strategy": strategy_config(self.strategy),
         }
 
 
@@ -319,18 +326,8 @@ def _softmax(logits):
 
 
 def _hold_out(rows):
-    """Splits a tenth off, evenly spread, to choose the probe's layer and penalty by."""
-    from llama_keras.data.bucketing import TokenRows
-
+    """Splits a tenth off, at random, to choose the probe's layer and penalty by."""
     count = len(rows.token_ids)
     held = np.zeros(count, bool)
     held[np.random.default_rng(0).permutation(count)[: max(count // 10, 1)]] = True
-
-    def pick(mask):
-        return TokenRows(
-            [r for r, m in zip(rows.token_ids, mask, strict=True) if m],
-            rows.pad_id,
-            rows.labels[mask],
-        )
-
-    return pick(~held), pick(held)
+    return rows.take(np.flatnonzero(~held)), rows.take(np.flatnonzero(held))

@@ -42,6 +42,7 @@ def test_demo_ends_with_answers_of_the_live_server(demo):
     assert len(accuracies) == 3
     assert len(set(accuracies)) == 1
     assert (demo / "metrics.json").is_file()
+    assert list((demo / "logs").rglob("events*"))
     assert (demo / "export/demo_sentiment/1/saved_model.pb").is_file()
 
 

@@ -43,6 +43,12 @@ class TokenRows:
         """The number of tokens of each text, int64 `(N,)`."""
         return np.array([len(row) for row in self.token_ids], dtype="int64")
 
+    def take(self, index) -> "TokenRows":
+        """Gives the texts of the numbers `index`, with their labels and weights."""
+        columns = (self.labels, self.sample_weights)
+        picked = (None if column is None else column[index] for column in columns)
+        return TokenRows([self.token_ids[i] for i in index], self.pad_id, *picked)
+
 
 def _batch_maker(rows: TokenRows):
     """Gives a function from text numbers `(B,)` to a padded batch, in the graph."""

@@ -1,5 +1,6 @@
 """Which weights of a task learn, and how: the article's fine-tuning strategies as small objects."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -106,17 +107,25 @@ class LinearProbe:
 STRATEGIES = {strategy.name: strategy for strategy in (Full, LinearProbe, Lora)}
 
 
-def get_strategy(strategy):
-    """Gives the strategy of a name, or the given one.
+def get_strategy(strategy: str | dict[str, Any] | Strategy) -> Any:
+    """Gives the strategy of a name or of `strategy_config`, or the given one.
 
     Raises:
         InputError: there is none of that name.
     """
-    if not isinstance(strategy, str):
+    if not isinstance(strategy, (str, dict)):
         return strategy
-    if strategy not in STRATEGIES:
-        raise InputError(f"strategy={strategy!r} is not known; expected one of {list(STRATEGIES)}.")
-    return STRATEGIES[strategy]()
+    fields = {"name": strategy} if isinstance(strategy, str) else dict(strategy)
+    name = fields.pop("name")
+    if name not in STRATEGIES:
+        raise InputError(f"strategy={name!r} is not known; expected one of {list(STRATEGIES)}.")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return STRATEGIES[name](**values)
+
+
+def strategy_config(strategy) -> dict[str, Any]:
+    """Gives a strategy's name and settings as plain values."""
+    return {"name": strategy.name, **dataclasses.asdict(strategy)}
 
 
 def trainable_share(task: Trainable) -> str:

@@ -4,6 +4,8 @@ Axes: N texts, L layers, E model width, C classes.
 """
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -70,47 +72,83 @@ class Probe:
         return kernel, bias
 
 
-def choose_layer(backbone, train: TokenRows, validation: TokenRows, *, pooling, batch_size):
-    """Gives the number of blocks whose features classify the validation set best.
+@dataclass(frozen=True)
+class ProbeFit:
+    """What `fit_probe` found.
 
-    Returns:
-        That number and the validation accuracy after each block, a list of L floats.
+    Attributes:
+        layer: number of blocks to keep.
+        kernel: `(E, C)`, of a Dense layer on the pooled, normed output of that block.
+        bias: `(C,)`.
+        accuracy: on the validation texts.
+        by_layer: validation accuracy after each block when the layer was chosen, else empty.
     """
-    layers = list(range(1, backbone.config.num_layers + 1))
-    picked = [_spread_rows(rows, MOST_ROWS_TO_CHOOSE) for rows in (train, validation)]
-    made = [
-        layer_features(backbone, rows, pooling=pooling, layers=layers, batch_size=batch_size)
-        for rows in picked
-    ]
-    scores = []
-    hidden = not sys.stderr.isatty()
-    for index in track(range(len(layers)), "choosing the layer", transient=True, disable=hidden):
-        probe = Probe(made[0][:, index], picked[0].labels, PENALTY_TO_CHOOSE)
-        scores.append(probe.accuracy(made[1][:, index], picked[1].labels))
-    return layers[int(np.argmax(scores))], scores
+
+    layer: int
+    kernel: np.ndarray
+    bias: np.ndarray
+    accuracy: float
+    by_layer: list[float]
 
 
-def fit_head(backbone, train, validation, *, pooling, penalties, batch_size, num_classes):
-    """Solves the head on the output of `backbone`.
+def fit_probe(
+    backbone,
+    train: TokenRows,
+    validation: TokenRows,
+    *,
+    layer: int | None,
+    penalties: Sequence[float],
+    pooling: str,
+    batch_size: int,
+    num_classes: int,
+) -> ProbeFit:
+    """Solves the head on one block's features.
 
-    Returns:
-        The kernel `(E, C)`, the bias `(C,)`, and the best validation accuracy.
+    Args:
+        backbone: a `LlamaBackbone`.
+        train: texts and labels to solve by.
+        validation: texts and labels to choose by.
+        layer: number of blocks, or `None` for the one whose features classify best.
+        penalties: values of scikit-learn's `C` to choose from.
+        pooling: see `layers.Pooling`.
+        batch_size: texts in a batch.
+        num_classes: C.
     """
-    layers = [backbone.config.num_layers]
-    made = [
-        layer_features(backbone, rows, pooling=pooling, layers=layers, batch_size=batch_size)[:, 0]
-        for rows in (train, validation)
-    ]
+
+    def features(rows, layers):
+        return layer_features(backbone, rows, pooling=pooling, layers=layers, batch_size=batch_size)
+
+    by_layer, made = [], None
+    if layer is None:
+        layers = list(range(1, backbone.config.num_layers + 1))
+        parts = [_spread(rows) for rows in (train, validation)]
+        found = [features(part, layers) for part in parts]
+        by_layer = _score_layers(found, parts)
+        best = int(np.argmax(by_layer))
+        layer = layers[best]
+        if parts[0] is train and parts[1] is validation:  # nothing was left out
+            made = [part[:, best] for part in found]
+    if made is None:
+        made = [features(rows, [layer])[:, 0] for rows in (train, validation)]
     probes = [Probe(made[0], train.labels, penalty) for penalty in penalties]
     scores = [probe.accuracy(made[1], validation.labels) for probe in probes]
     best = int(np.argmax(scores))
-    return (*probes[best].dense_weights(num_classes), scores[best])
+    return ProbeFit(layer, *probes[best].dense_weights(num_classes), scores[best], by_layer)
 
 
-def _spread_rows(rows: TokenRows, count: int) -> TokenRows:
-    if len(rows.token_ids) <= count:
+def _score_layers(features, rows) -> list[float]:
+    scores = []
+    hidden = not sys.stderr.isatty()
+    count = features[0].shape[1]
+    for index in track(range(count), "choosing the layer", transient=True, disable=hidden):
+        probe = Probe(features[0][:, index], rows[0].labels, PENALTY_TO_CHOOSE)
+        scores.append(probe.accuracy(features[1][:, index], rows[1].labels))
+    return scores
+
+
+def _spread(rows: TokenRows) -> TokenRows:
+    """Gives at most `MOST_ROWS_TO_CHOOSE` rows, evenly spread: files are often sorted by class."""
+    count = len(rows.token_ids)
+    if count <= MOST_ROWS_TO_CHOOSE:
         return rows
-    # Evenly spread, since files are often sorted by class.
-    picked = np.linspace(0, len(rows.token_ids) - 1, count).astype(int)
-    labels = None if rows.labels is None else rows.labels[picked]
-    return TokenRows([rows.token_ids[i] for i in picked], rows.pad_id, labels)
+    return rows.take(np.linspace(0, count - 1, MOST_ROWS_TO_CHOOSE).astype(int))

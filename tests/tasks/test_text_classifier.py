@@ -79,6 +79,54 @@ def test_saved_file_gives_the_same_answers(make_classifier, toy_data, tmp_path, 
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
 
 
+def test_settings_of_a_strategy_survive_saving(make_classifier, tmp_path):
+    strategy = Lora(rank=3, targets=("query_dense",), learning_rate=0.5)
+    model = make_classifier(strategy=strategy)
+    model.save(tmp_path / "model.keras")
+    assert TextClassifier.load(tmp_path / "model.keras").strategy == strategy
+
+
+def test_probe_computes_features_once_and_tells_callbacks(make_classifier, toy_data, monkeypatch):
+    from llama_keras.training import linear_probe
+
+    passes = []
+    compute = linear_probe.layer_features
+    monkeypatch.setattr(
+        linear_probe,
+        "layer_features",
+        lambda *args, **kwargs: passes.append(kwargs["layers"]) or compute(*args, **kwargs),
+    )
+    epochs = []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda e, logs: epochs.append(logs))
+    model = make_classifier(strategy="linear_probe")
+    model.fit(*toy_data, validation_data=toy_data, callbacks=[callback], verbose=0)
+    assert passes == [[1, 2], [1, 2]]
+    assert [log.keys() for log in epochs] == [{"val_accuracy"}]
+    with pytest.raises(TypeError, match="class_weight"):
+        model.fit(*toy_data, class_weight={0: 1.0, 1: 2.0})
+
+
+def test_probe_of_a_large_set_chooses_by_a_part_and_solves_by_all(
+    make_classifier, toy_data, monkeypatch
+):
+    from llama_keras.training import linear_probe
+
+    monkeypatch.setattr(linear_probe, "MOST_ROWS_TO_CHOOSE", 40)
+    sizes = []
+    compute = linear_probe.layer_features
+    monkeypatch.setattr(
+        linear_probe,
+        "layer_features",
+        lambda backbone, rows, **kwargs: (
+            sizes.append(len(rows.token_ids)) or compute(backbone, rows, **kwargs)
+        ),
+    )
+    model = make_classifier(strategy="linear_probe")
+    model.fit(*toy_data, validation_data=toy_data)
+    assert sizes == [40, 40, 64, 64]
+    assert model.evaluate(*toy_data, verbose=0)["accuracy"] > 0.9
+
+
 def test_saving_over_an_existing_file_is_all_or_nothing(make_classifier, tmp_path, monkeypatch):
     model = make_classifier()
     model.save(tmp_path / "model.keras")
