@@ -27,10 +27,10 @@ from llama_keras.text.graph import (
     OutsideTokens,
     ragged,
     running_sum,
-    sentence_piece_op,
     string_table,
     valid_utf8,
 )
+from llama_keras.text.lasting_model import sentence_piece_op
 from llama_keras.text.pre_tokenizers import SEPARATOR, pre_tokenizer
 from llama_keras.text.spec import TokenizerSpec
 from llama_keras.text.token_bytes import TokenBytes

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
-import tensorflow_text as tf_text
 
 from llama_keras.text.spec import TokenizerSpec
 from llama_keras.text.token_bytes import REPLACEMENT, TokenBytes
@@ -188,12 +187,3 @@ def ragged(values: tf.Tensor, row_splits: tf.Tensor) -> tf.RaggedTensor:
     # TensorFlow's type stubs lack this constructor.
     make = tf.RaggedTensor.from_row_splits  # pyright: ignore[reportAttributeAccessIssue]
     return make(values, row_splits, validate=False)
-
-
-def sentence_piece_op(model: bytes) -> Any:
-    """Gives TF-Text's tokenizer for the bytes of a SentencePiece model, ids int32.
-
-    Typed as Any: TF-Text's annotations name TensorFlow's inner classes.
-    """
-    make: Any = tf_text.SentencepieceTokenizer
-    return make(model=model, out_type=tf.int32)

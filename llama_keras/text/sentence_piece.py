@@ -18,9 +18,9 @@ from llama_keras.text.graph import (
     OutsideTokens,
     ragged,
     running_sum,
-    sentence_piece_op,
     valid_utf8,
 )
+from llama_keras.text.lasting_model import sentence_piece_op
 from llama_keras.text.spec import TokenizerSpec
 from llama_keras.text.token_bytes import TokenBytes
 

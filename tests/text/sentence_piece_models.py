@@ -1,6 +1,7 @@
 """Small SentencePiece models, trained on the spot."""
 
 import io
+import json
 
 import sentencepiece
 
@@ -16,13 +17,14 @@ SENTENCES = [
 
 
 def train(repository, **options) -> bytes:
-    files = sorted((repository / "llama_keras" / "text").glob("*.py"))
-    lines = [line for file in files for line in file.read_text().splitlines() if line.strip()]
+    files = sorted((repository / "llama_keras" / "data" / "sentiment").glob("*.jsonl"))
+    rows = [json.loads(line) for file in files for line in file.read_text("utf-8").splitlines()]
+    lines = [row["text"] for row in rows]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 3 + lines),
         model_writer=model,
-        vocab_size=800,
+        vocab_size=1800,
         hard_vocab_limit=False,
         num_threads=2,
         minloglevel=2,
