@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, overload
 
 import keras
 import numpy as np
 
 from llama_keras.errors import InputError
-from llama_keras.models import LlamaBackbone, generation, scoring
+from llama_keras.models import LlamaBackbone, generation
 from llama_keras.models.sampling import SamplingSettings
-from llama_keras.tasks.compiled import Compiled
 from llama_keras.tasks.completion import Completion, Generation, check_stop
+from llama_keras.tasks.engines import EngineName, Engines
 from llama_keras.tasks.likelihood import encode_pairs, log_likelihoods
 from llama_keras.tasks.task import Task
 
@@ -35,12 +34,16 @@ class CausalLM(Task):
         top_p: sample among the likeliest tokens that together have this probability; 1 for all.
         seed: the same seed gives the same text, whatever else is in the batch.
         stop: a string or several; the text ends before the first that is complete.
+        engine: `"keras"`, or `"litert"`: on CPU several times as fast for few texts, with int8
+            weights and therefore slightly other answers. The first call writes a file for the
+            weights (SmolLM2-135M: half a minute, 137 MB), see `serving.litert.cached_decoder`.
+            `"litert_float32"` keeps the weights as they are.
 
     Args:
         backbone: a causal `LlamaBackbone`.
         tokenizer: its `text.Tokenizer`.
         jit_generate: whether XLA compiles the decoding loop; `None` chooses, see
-            `default_jit`.
+            `engines.default_jit`.
 
     Example:
     ```python
@@ -61,7 +64,7 @@ class CausalLM(Task):
             )
         super().__init__(backbone=backbone, tokenizer=tokenizer, **kwargs)
         self.jit_generate = jit_generate
-        self._functions: tuple[tuple, CompiledFunctions] | None = None
+        self._engines = Engines(backbone, jit_generate=jit_generate)
         self.built = True
 
     def call(self, inputs, training=None):
@@ -73,11 +76,12 @@ class CausalLM(Task):
     @overload
     def generate(self, prompts: str, *, max_new_tokens: PerRow = 64, temperature: PerRow = 0.0,
                  top_k: PerRow = 0, top_p: PerRow = 1.0, seed: PerRow = 0,
-                 stop: str | Sequence[str] = ()) -> Generation: ...
+                 stop: str | Sequence[str] = (), engine: EngineName = "keras") -> Generation: ...
     @overload
     def generate(self, prompts: Sequence[str], *, max_new_tokens: PerRow = 64,
                  temperature: PerRow = 0.0, top_k: PerRow = 0, top_p: PerRow = 1.0,
-                 seed: PerRow = 0, stop: str | Sequence[str] = ()) -> list[Generation]: ...
+                 seed: PerRow = 0, stop: str | Sequence[str] = (),
+                 engine: EngineName = "keras") -> list[Generation]: ...
     # fmt: on
 
     def generate(
@@ -90,6 +94,7 @@ class CausalLM(Task):
         top_p: PerRow = 1.0,
         seed: PerRow = 0,
         stop: str | Sequence[str] = (),
+        engine: EngineName = "keras",
     ):
         """Continues each prompt; the answer does not depend on the other prompts.
 
@@ -97,7 +102,7 @@ class CausalLM(Task):
             prompts: one string or several.
             max_new_tokens, temperature, top_k, top_p, seed: see the class; one value for all
                 prompts or one for each.
-            stop: see the class.
+            stop, engine: see the class.
 
         Returns:
             A `Generation` for a string, a list of them for several.
@@ -115,7 +120,7 @@ class CausalLM(Task):
             top_p=top_p,
             seed=seed,
         )
-        answers = self._generate(self._encode(texts), settings, check_stop(stop))
+        answers = self._generate(self._encode(texts), settings, check_stop(stop), engine)
         return answers[0] if one else answers
 
     def chat(
@@ -123,38 +128,41 @@ class CausalLM(Task):
         messages: Sequence[Mapping[str, Any]],
         *,
         stop: str | Sequence[str] = (),
+        engine: EngineName = "keras",
         **settings,
     ) -> Generation:
         """Answers a conversation through the checkpoint's chat template.
 
         Args:
             messages: for each turn a mapping with "role" and "content".
-            stop: see the class.
+            stop, engine: see the class.
             **settings: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed`; see the class.
 
         Raises:
             InputError: there is no chat template, it rejects the messages, or a setting is wrong.
         """
         prompt = self.tokenizer.encode_chat(messages)
-        return self._generate([prompt], _per_row(1, **settings), check_stop(stop))[0]
+        rows = _per_row(1, **settings)
+        return self._generate([prompt], rows, check_stop(stop), engine)[0]
 
     def stream(
         self,
         prompt: str | Sequence[Mapping[str, Any]],
         *,
         stop: str | Sequence[str] = (),
+        engine: EngineName = "keras",
         **settings,
     ) -> Iterator[str]:
         """Gives the answer piece by piece; the pieces joined are the text of `generate` or `chat`.
 
         Args:
             prompt: a string, or the messages of a conversation.
-            stop: see the class.
+            stop, engine: see the class.
             **settings: `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed`; see the class.
         """
         is_text = isinstance(prompt, str)
         ids = self._encode([prompt])[0] if is_text else self.tokenizer.encode_chat(prompt)
-        return self._stream(ids, _per_row(1, **settings), check_stop(stop))
+        return self._stream(ids, _per_row(1, **settings), check_stop(stop), engine)
 
     def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """Gives how likely each continuation is after its context.
@@ -174,7 +182,7 @@ class CausalLM(Task):
         """
         limit = self.backbone.config.max_sequence_length
         scored = encode_pairs(self.tokenizer, pairs)
-        engine = self._compiled()
+        engine = self._engines.get("keras")
         return log_likelihoods(
             scored, hidden_at=engine.hidden_at, score_tokens=engine.score_tokens, limit=limit
         )
@@ -189,7 +197,7 @@ class CausalLM(Task):
         start = next(token_id for token_id in begin if token_id is not None)
         return [row or [start] for row in rows]  # an empty text still needs a token to start from
 
-    def _generate(self, prompts, settings, stop) -> list[Generation]:
+    def _generate(self, prompts, settings, stop, engine) -> list[Generation]:
         limit = self.backbone.config.max_sequence_length
         for prompt in prompts:
             generation.check_room(len(prompt), limit)
@@ -199,16 +207,16 @@ class CausalLM(Task):
             batch = by_length[start : start + generation.MAX_ROWS]
             rows = [self._completion(prompts[row], stop) for row in batch]
             chosen = [settings[row] for row in batch]
-            for _ in self._advance(rows, [prompts[row] for row in batch], chosen):
+            for _ in self._advance(rows, [prompts[row] for row in batch], chosen, engine):
                 pass
             for index, row in zip(batch, rows, strict=True):
                 row.finish()
                 answers[index] = row.result()
         return [answers[index] for index in range(len(prompts))]
 
-    def _stream(self, prompt, settings, stop) -> Iterator[str]:
+    def _stream(self, prompt, settings, stop, engine) -> Iterator[str]:
         row = self._completion(prompt, stop)
-        for pieces in self._advance([row], [prompt], settings):
+        for pieces in self._advance([row], [prompt], settings, engine):
             if pieces[0]:
                 yield pieces[0]
         if rest := row.finish():
@@ -217,10 +225,12 @@ class CausalLM(Task):
     def _completion(self, prompt, stop) -> Completion:
         return Completion(self.tokenizer, prompt=prompt, end_ids=self.tokenizer.end_ids, stop=stop)
 
-    def _advance(self, rows: list[Completion], prompts, settings) -> Iterator[list[str]]:
+    def _advance(
+        self, rows: list[Completion], prompts, settings, engine: EngineName
+    ) -> Iterator[list[str]]:
         """Runs one batch and gives each row's new text, chunk by chunk."""
         stopped = np.zeros(len(rows), bool)
-        chunks = self._compiled().generator.run(
+        chunks = self._engines.get(engine).generator.run(
             prompts, settings=settings, end_ids=self.tokenizer.end_ids, stopped=stopped
         )
         for chunk in chunks:
@@ -231,62 +241,6 @@ class CausalLM(Task):
                 )
             ]
             stopped[:] = [row.finished for row in rows]
-
-    def _compiled(self) -> CompiledFunctions:
-        # LoRA and quantization replace variables; what was traced before then reads old ones.
-        key = (self.jit_generate, *(id(variable) for variable in self.backbone.variables))
-        if self._functions is None or self._functions[0] != key:
-            self._functions = (
-                key,
-                compiled_functions(self.backbone, jit_generate=self.jit_generate),
-            )
-        return self._functions[1]
-
-
-def default_jit(backbone: LlamaBackbone) -> bool:
-    """Gives whether XLA should compile decoding: yes for float32.
-
-    XLA's CPU code for bfloat16 and integer matrices is many times slower than TensorFlow's.
-    """
-    return backbone.compute_dtype == "float32"
-
-
-@dataclasses.dataclass(frozen=True)
-class CompiledFunctions:
-    """What a `CausalLM` runs: functions of `models.generation` and `models.scoring`."""
-
-    prefill: Compiled
-    decode: Compiled
-    hidden_at: Compiled
-    score_tokens: Compiled
-    generator: generation.Generator
-
-
-def compiled_functions(
-    backbone: LlamaBackbone, *, jit_generate: bool | None = None
-) -> CompiledFunctions:
-    """Gives a backbone's functions, compiled; nothing is traced before it is called.
-
-    Args:
-        backbone: a causal `LlamaBackbone`.
-        jit_generate: see `CausalLM`.
-    """
-
-    def compiled(function, jit_compile=False):
-        bound = partial(function, backbone)
-        return Compiled(bound, variables=backbone.variables, jit_compile=jit_compile)
-
-    # XLA would compile for seconds and gain nothing where whole texts are multiplied.
-    prefill = compiled(generation.prefill)
-    jit = default_jit(backbone) if jit_generate is None else jit_generate
-    decode = compiled(generation.decode, jit)
-    return CompiledFunctions(
-        prefill=prefill,
-        decode=decode,
-        hidden_at=compiled(scoring.hidden_at),
-        score_tokens=compiled(scoring.score_tokens),
-        generator=generation.Generator(backbone, prefill=prefill, decode=decode),
-    )
 
 
 def _per_row(rows: int, **settings) -> list[SamplingSettings]:

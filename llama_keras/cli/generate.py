@@ -29,6 +29,9 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="End before this text; may be given several times.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="keras; or litert: fast on CPU, int8 weights, a file made once.")
+    ] = "keras",
     stream: Annotated[bool, typer.Option(help="Print the text as it comes.")] = True,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead, with log-probabilities.")
@@ -51,7 +54,7 @@ def generate(
     # One short text is there sooner than XLA could compile for it.
     model = CausalLM.from_preset(preset, jit_generate=False)
     messages = [{"role": "user", "content": prompt}]
-    settings["stop"] = stop or ()
+    settings.update(stop=stop or (), engine=engine)
     if stream and not json_output:
         for piece in model.stream(messages if chat else prompt, **settings):
             typer.echo(piece, nl=False)

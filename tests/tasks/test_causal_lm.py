@@ -31,8 +31,8 @@ def model():
 
 
 def use_generator(monkeypatch, model, generator):
-    functions = dataclasses.replace(model._compiled(), generator=generator)
-    monkeypatch.setattr(model, "_compiled", lambda: functions)
+    engine = dataclasses.replace(model._engines.get("keras"), generator=generator)
+    monkeypatch.setattr(model._engines, "get", lambda name: engine)
 
 
 def forced(model, text: str, *, end: int | None = None):
@@ -95,7 +95,7 @@ def test_settings_may_differ_by_prompt(model):
 
 def test_settings_cause_no_new_traces(model):
     model.generate("Hi", max_new_tokens=3)
-    engine = model._compiled()
+    engine = model._engines.get("keras")
     before = (engine.prefill.traces, engine.decode.traces)
     model.generate(PROMPTS, max_new_tokens=40, temperature=0.5, top_k=3, top_p=0.4, seed=8)
     model.generate("longer " * 30, max_new_tokens=9, stop=["zzz"])
@@ -226,7 +226,7 @@ def test_loglikelihood_knows_what_greedy_decoding_gives(model):
     prompt = model.tokenizer.encode("The sky is")
     answer = model.generate("The sky is", max_new_tokens=3)
     pairs = [ScoredPair(prompt, answer.token_ids), ScoredPair(prompt, [*answer.token_ids[:2], 77])]
-    engine, limit = model._compiled(), model.backbone.config.max_sequence_length
+    engine, limit = model._engines.get("keras"), model.backbone.config.max_sequence_length
     (total, is_greedy), (_, other) = log_likelihoods(
         pairs, hidden_at=engine.hidden_at, score_tokens=engine.score_tokens, limit=limit
     )
