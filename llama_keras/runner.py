@@ -71,6 +71,7 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
         pooling=recipe.model.pooling,
         dropout=recipe.model.dropout,
         max_sequence_length=recipe.model.max_sequence_length,
+        cleaning=recipe.clean or None,
         strategy=STRATEGIES[recipe.strategy](**options),
     )
     directory.mkdir(parents=True, exist_ok=True)

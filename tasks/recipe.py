@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from llama_keras.errors import InputError
 from llama_keras.records import Record, load_record, shipped_names
+from llama_keras.text.cleaning import step_config
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -77,6 +78,8 @@ class Recipe(Record):
     """All labels that there are; by default those of the training data, sorted."""
     data: RecipeData = RecipeData()
     """Texts and labels."""
+    clean: list[Annotated[dict[str, Any], BeforeValidator(step_config)]] = []
+    """Steps of `text.cleaning` in their order, each a name or {name: NAME, SETTING: VALUE}."""
     model: RecipeModel = RecipeModel()
     """Backbone and head."""
     train: RecipeTrain = RecipeTrain()

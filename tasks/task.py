@@ -1,13 +1,14 @@
 """What all tasks share: a backbone, a tokenizer, a head; made from a preset, saved whole."""
 
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import keras
 
 from llama_keras.atomic import new_file
 from llama_keras.errors import InputError
 from llama_keras.models import LlamaBackbone
+from llama_keras.text.cleaning import get_cleaning
 
 
 class Task(keras.Model):
@@ -19,10 +20,21 @@ class Task(keras.Model):
     Args:
         backbone: a `LlamaBackbone`.
         tokenizer: a `text.Tokenizer`; it travels in the saved file.
+        cleaning: what is done to raw text before the tokenizer sees it, as `get_cleaning` of
+            `text.cleaning` takes it; it travels in the saved file. None leaves text as it is.
+
+    Raises:
+        InputError: there is no such cleaning step, or this kind of task takes text as it is.
     """
 
-    def __init__(self, *, backbone: LlamaBackbone, tokenizer, **kwargs):
+    # Whether raw text goes through `cleaning`; a subclass that does so says it here.
+    cleans_text: ClassVar[bool] = False
+
+    def __init__(self, *, backbone: LlamaBackbone, tokenizer, cleaning=None, **kwargs):
         super().__init__(**kwargs)
+        self.cleaning = get_cleaning(cleaning)
+        if self.cleaning and not self.cleans_text:
+            raise InputError(f"A {type(self).__name__} takes text as it is; leave cleaning out.")
         self.backbone = backbone
         self.tokenizer = tokenizer
 
@@ -86,6 +98,7 @@ class Task(keras.Model):
             "name": self.name,
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "tokenizer": keras.saving.serialize_keras_object(self.tokenizer),
+            "cleaning": self.cleaning.get_config() if self.cleaning else None,
         }
 
     @classmethod

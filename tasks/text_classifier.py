@@ -12,7 +12,7 @@ import numpy as np
 from llama_keras.errors import InputError
 from llama_keras.layers import Pooling
 from llama_keras.tasks.task import Task
-from llama_keras.tasks.text_data import as_texts_and_labels, is_raw_text
+from llama_keras.tasks.text_data import as_texts_and_labels, clean_texts, is_raw_text
 
 logger = logging.getLogger("llama_keras")
 
@@ -34,6 +34,8 @@ class TextClassifier(Task):
         pooling: `"last"` or `"mean"`; by default the one that suits the attention mask.
         dropout: share of pooled features dropped in training.
         max_sequence_length: tokens after which a text is cut.
+        cleaning: steps of `text.cleaning` that raw text goes through first, such as
+            `["lower", "collapse_whitespace"]`; by default none.
         strategy: `"full"`, `"linear_probe"`, `"lora"`, or an object of `training.fine_tuning`.
 
     Example:
@@ -44,6 +46,8 @@ class TextClassifier(Task):
     ```
     """
 
+    cleans_text = True
+
     def __init__(
         self,
         *,
@@ -53,12 +57,13 @@ class TextClassifier(Task):
         pooling: str | None = None,
         dropout: float = 0.0,
         max_sequence_length: int = 512,
+        cleaning=None,
         strategy="full",
         **kwargs,
     ):
         from llama_keras.training.fine_tuning import get_strategy
 
-        super().__init__(backbone=backbone, tokenizer=tokenizer, **kwargs)
+        super().__init__(backbone=backbone, tokenizer=tokenizer, cleaning=cleaning, **kwargs)
         labels = list(labels)
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise InputError(f"labels must be two or more different names; received {labels}.")
@@ -256,13 +261,14 @@ class TextClassifier(Task):
         }
 
     def token_rows(self, texts, labels=None):
-        """Tokenizes texts and turns labels into numbers, as `data.bucketing.TokenRows`."""
+        """Cleans and tokenizes texts and numbers labels, as `data.bucketing.TokenRows`."""
         from llama_keras.data.bucketing import TokenRows
 
         if labels is not None and len(labels) != len(texts):
             raise InputError(f"There are {len(texts)} texts but {len(labels)} labels.")
         limit = self.max_sequence_length
-        token_ids = self.tokenizer.encode(list(texts)) if texts else []
+        texts = clean_texts(list(texts), cleaning=self.cleaning)
+        token_ids = self.tokenizer.encode(texts) if texts else []
         cut = sum(len(row) > limit for row in token_ids)
         if cut:
             logger.warning("%d of %d texts were cut to %d tokens", cut, len(texts), limit)

@@ -1,8 +1,12 @@
 """The thin seam between what people hand to `fit` and lists of Python strings."""
 
+import logging
+
 import numpy as np
 
 from llama_keras.errors import InputError
+
+logger = logging.getLogger("llama_keras")
 
 
 def _is_dataset_of_text(x) -> bool:
@@ -57,3 +61,19 @@ def as_texts_and_labels(x, y) -> tuple[list[str], list | None]:
         return texts, None
     labels = y.tolist() if isinstance(y, np.ndarray) else list(y)
     return texts, [_text(v, i) if isinstance(v, bytes) else v for i, v in enumerate(labels)]
+
+
+def clean_texts(texts: list[str], *, cleaning) -> list[str]:
+    """Gives the texts that the tokenizer sees, and tells of those of which nothing is left.
+
+    Args:
+        texts: raw text.
+        cleaning: a `text.cleaning.Cleaning`, or None for text as it is.
+    """
+    if cleaning is None:
+        return texts
+    cleaned = cleaning.clean(texts)
+    emptied = sum(bool(raw) and not text for raw, text in zip(texts, cleaned, strict=True))
+    if emptied:
+        logger.warning("cleaning left nothing of %d of %d texts", emptied, len(texts))
+    return cleaned

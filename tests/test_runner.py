@@ -29,7 +29,8 @@ def test_a_run_leaves_everything_that_is_promised(files):
     from llama_keras.tasks import TextClassifier
 
     output = files / "run"
-    run = run_recipe(recipe_of(files, "export=true"), output=output, say=lambda line: None)
+    recipe = recipe_of(files, "export=true", "clean=[lower]")
+    run = run_recipe(recipe, output=output, say=lambda line: None)
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["test"]["n"] == 10
     assert 0.0 <= metrics["test"]["accuracy"] <= 1.0
@@ -39,6 +40,8 @@ def test_a_run_leaves_everything_that_is_promised(files):
     assert list((output / "logs").rglob("events*"))
     assert load_recipe(output / "recipe.yaml").labels == ["no", "yes"]
     loaded = TextClassifier.load(output / "model.keras")
+    assert loaded.cleaning.get_config() == {"steps": [{"name": "lower"}]}
+    assert load_recipe(output / "recipe.yaml").clean == recipe.clean
     assert loaded.predict(["good day"], verbose=0) == run.model.predict(["good day"], verbose=0)
 
 

@@ -30,6 +30,7 @@ from .versions import find_model
 TEXT_LIBRARIES = {
     "_sentencepiece_tokenizer": "Sentencepiece",
     "_regex_split_ops": "RegexSplitWithOffsets",
+    "_normalize_ops": "NormalizeUTF8",
 }
 _STRING = 7
 _STRING_BYTES = 24  # sizeof(TF_TString)

@@ -75,6 +75,7 @@ def _manifest(signatures: Signatures) -> dict:
     return {
         "task": signatures.task,
         "labels": list(signatures.labels),
+        "cleaning": list(signatures.cleaning),
         "signatures": {
             name: _describe(function) for name, function in signatures.functions.items()
         },

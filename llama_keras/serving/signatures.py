@@ -21,6 +21,7 @@ class Signatures:
         trackables: tables and resources, besides the weights, that the functions need.
         labels: class names in the order of `scores`.
         example_text: what is asked to record a true answer in the manifest.
+        cleaning: the steps that text goes through inside the graph, for the manifest.
     """
 
     task: str
@@ -28,10 +29,12 @@ class Signatures:
     trackables: dict[str, Any]
     labels: tuple[str, ...]
     example_text: str
+    cleaning: tuple[dict[str, Any], ...] = ()
 
 
-def _features(tokenizer, text, *, limit: int):
-    """Tokenizes, cuts and pads as `TextClassifier.token_rows` does."""
+def _features(tokenizer, text, *, limit: int, cleaning):
+    """Cleans, tokenizes, cuts and pads as `TextClassifier.token_rows` does."""
+    text = text if cleaning is None else cleaning(text)
     rows = tokenizer.graph.tokenize(text)[:, :limit]
     # An empty text still gets an answer: that of a lone padding token.
     lengths = tf.maximum(rows.row_lengths(), 1)
@@ -49,12 +52,14 @@ def text_classifier_signatures(model) -> Signatures:
         `(B, C)` in the order of the manifest's labels.
         `token_ids`, `padding_mask` int32 `(B, T)` → `logits` float32 `(B, C)`.
     """
-    tokenizer, limit = model.tokenizer, model.max_sequence_length
+    tokenizer, cleaning = model.tokenizer, model.cleaning
+    limit = model.max_sequence_length
     label_names = np.array([label.encode() for label in map(str, model.labels)], dtype=object)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def classify(text):
-        logits = model(_features(tokenizer, text, limit=limit), training=False)
+        features = _features(tokenizer, text, limit=limit, cleaning=cleaning)
+        logits = model(features, training=False)
         scores = tf.nn.softmax(logits)
         return {
             "label": tf.gather(tf.constant(label_names, tf.string), tf.argmax(scores, axis=-1)),
@@ -75,6 +80,7 @@ def text_classifier_signatures(model) -> Signatures:
         trackables={"tokenizer": tokenizer.graph},
         labels=tuple(map(str, model.labels)),
         example_text="A warm, funny and moving film.",
+        cleaning=tuple(cleaning.get_config()["steps"]) if cleaning else (),
     )
 
 

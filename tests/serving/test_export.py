@@ -19,6 +19,27 @@ TEXT_OPS = {
     "SentencepieceTokenizeWithOffsetsOp",
     "SentencepieceDetokenizeOp",
     "RegexSplitWithOffsets",
+    "NormalizeUTF8",
+}
+CLEANING = [
+    "strip_html",
+    {"name": "normalize", "form": "NFKC"},
+    "lower",
+    "remove_special_characters",
+    "remove_stop_words",
+    {"name": "remove_stop_words", "language": "zh"},
+    "remove_punctuation",
+    "collapse_whitespace",
+]
+# What is left of the first is the second.
+UNCLEAN = {
+    "<p>The <b>DAY</b> was ＬＯＮＧ!</p>": "day long",
+    "我的目的\u200b是学习 🙂": "目的学习",
+    "null \x00 byte, e\u0301": "null byte é",
+    "of the": "",
+    "": "",
+    "\u202eשלום\u200f": "שלום",
+    "Day " * 200: ("day " * 200).strip(),
 }
 FRESH = """
 import json, sys
@@ -120,6 +141,61 @@ def test_no_path_of_this_machine_is_in_the_graph(exported):
     content = (folder / "saved_model.pb").read_bytes()
     assert str(folder).encode() not in content
     assert not list((folder / "assets").glob("*"))
+
+
+@pytest.fixture(scope="module")
+def cleaned(tmp_path_factory):
+    """A classifier that cleans, its export, and one of the same weights that does not clean."""
+    options = {"labels": ["no", "yes"], "max_sequence_length": 64}
+    plain = TextClassifier.from_preset("llama-tiny", **options)
+    model = TextClassifier.from_preset("llama-tiny", cleaning=CLEANING, **options)
+    model.set_weights(plain.get_weights())
+    return model, model.export(tmp_path_factory.mktemp("cleaned") / "name"), plain
+
+
+def scores_of(model, texts):
+    return np.array([list(row["scores"].values()) for row in model.predict(texts, verbose=0)])
+
+
+def test_a_fresh_process_cleans_as_the_model_does(cleaned):
+    model, folder, plain = cleaned
+    expected = scores_of(plain, list(UNCLEAN.values()))
+    assert np.abs(expected - scores_of(plain, list(UNCLEAN))).max() > 1e-3  # cleaning does matter
+    assert np.abs(expected - scores_of(model, list(UNCLEAN))).max() < 1e-5
+    found = run("-c", FRESH, str(folder), json.dumps(list(UNCLEAN)))
+    assert np.abs(expected - np.array(found["scores"])).max() < 1e-5
+
+
+def test_the_c_api_cleans_as_tf_serving_would(cleaned, tmp_path):
+    model, folder, _ = cleaned
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"text": list(UNCLEAN)}))
+    found = run("-m", "llama_keras.serving.c_api", str(folder), "--inputs", str(request))
+    expected = scores_of(model, list(UNCLEAN))
+    assert np.abs(expected - np.array(found["outputs"]["scores"])).max() < 1e-5
+
+
+def test_invalid_utf8_is_answered_as_its_replacement(cleaned):
+    model, folder, _ = cleaned
+    classify = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    found = classify(text=tf.constant([b"a\xffb \xc3", b"\xed\xa0\x80"]))["scores"].numpy()
+    assert np.abs(found - scores_of(model, ["a\ufffdb \ufffd", "\ufffd"])).max() < 1e-5
+
+
+def test_cleaning_needs_only_ops_that_a_stock_server_has(cleaned):
+    from tensorflow.python.framework import op_def_registry
+
+    used = set(read_saved_model(cleaned[1]).operations)
+    assert "NormalizeUTF8" in used
+    assert {op for op in used if not _is_core(op, op_def_registry)} <= TEXT_OPS
+
+
+def test_manifest_tells_the_cleaning(cleaned, exported):
+    model, folder, _ = cleaned
+    manifest = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
+    assert manifest["cleaning"] == model.cleaning.get_config()["steps"]
+    assert manifest["cleaning"][1] == {"name": "normalize", "form": "NFKC"}
+    assert json.loads((exported[1] / "signature.json").read_text())["cleaning"] == []
 
 
 def test_versions_count_up_and_nothing_is_overwritten(tmp_path):

@@ -29,6 +29,8 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml():
         ("labels=[no, yes]", "put labels in quotes"),
         ("name.x=1", "'name' is a value"),
         ("nothing", "FIELD=VALUE"),
+        ("clean=[lowr]", "clean.0: .*no cleaning step 'lowr'; expected one of .*'lower'"),
+        ("clean=lower", "clean: Input should be a valid list"),
     ],
 )
 def test_wrong_overrides_are_named(override, message):
@@ -58,3 +60,31 @@ def test_a_wrong_field_is_named_with_its_line_and_an_override_without(tmp_path):
     file.write_text("name: mine\ntrain: {epochs: 3}\n")
     with pytest.raises(InputError, match=r"is not a recipe: train.epochs: "):
         load_recipe(file, overrides=["train.epochs=0"])
+
+
+def test_cleaning_steps_are_listed_in_their_order_with_all_settings(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\nclean:\n  - lower\n  - {name: normalize, form: NFKC}\n")
+    assert load_recipe(file).clean == [{"name": "lower"}, {"name": "normalize", "form": "NFKC"}]
+    recipe = load_recipe(file, overrides=["clean=[normalize, {name: remove_punctuation, keep: -}]"])
+    assert recipe.clean == [
+        {"name": "normalize", "form": "NFC"},
+        {"name": "remove_punctuation", "replacement": " ", "keep": "-"},
+    ]
+    assert load_recipe("text_classification").clean == []
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("lowr", "line 4, clean.1: .*no cleaning step 'lowr'; expected one of .*'lower'"),
+        ("{name: normalize, form: NFX}", r"line 4, clean.1: .*form must be one of \['NFC'"),
+        ("{name: lower, form: NFC}", "line 4, clean.1: .*no setting 'form'"),
+        ("normalize: {form: NFC}", "line 4, clean.1: .*name or {name: NAME"),
+    ],
+)
+def test_a_wrong_cleaning_step_is_named_with_its_line(tmp_path, step, message):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"name: mine\nclean:\n  - lower\n  - {step}\n")
+    with pytest.raises(InputError, match=message):
+        load_recipe(file)

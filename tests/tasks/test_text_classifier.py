@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from llama_keras.errors import InputError
-from llama_keras.tasks import TextClassifier
+from llama_keras.tasks import CausalLM, TextClassifier
 from llama_keras.training.fine_tuning import Full, LinearProbe, Lora
 
 FAST = Full(learning_rate=3e-3)
@@ -162,6 +162,55 @@ def test_datasets_batched_or_not_give_what_lists_give(make_classifier, toy_data)
     assert model.evaluate(np.array(texts), numbers, verbose=0) == pytest.approx(expected)
     assert model.predict("good day")[0] == model.predict(["good day"])[0]
     assert model.predict([]) == []
+
+
+CLEANING = ["lower", {"name": "remove_punctuation", "replacement": ""}, "collapse_whitespace"]
+
+
+def test_raw_text_is_cleaned_in_fit_evaluate_and_predict(make_classifier, toy_data, caplog):
+    texts, labels = (part[:32] for part in toy_data)
+    unclean = [f"  {text.upper()}!! " for text in texts]
+    plain, cleaning = (
+        make_classifier(strategy=FAST),
+        make_classifier(strategy=FAST, cleaning=CLEANING),
+    )
+    expected = plain.fit(texts, labels, validation_data=(texts, labels), verbose=0).history
+    found = cleaning.fit(unclean, labels, validation_data=(unclean, labels), verbose=0).history
+    assert found == expected
+    dataset = tf.data.Dataset.from_tensor_slices((unclean, labels)).batch(5)
+    assert cleaning.evaluate(dataset, verbose=0) == plain.evaluate(texts, labels, verbose=0)
+    assert (scores(cleaning, unclean) == scores(plain, texts)).all()
+    assert "cleaning left nothing" not in caplog.text
+
+
+def test_texts_of_which_nothing_is_left_are_counted_and_answered(make_classifier, caplog):
+    model = make_classifier(cleaning=CLEANING)
+    found = scores(model, ["?!", "", "a", "..."])
+    assert "cleaning left nothing of 2 of 4 texts" in caplog.text
+    assert (found[0] == found[1]).all() and (found[3] == found[1]).all()
+
+
+def test_cleaning_survives_saving(make_classifier, tmp_path):
+    model = make_classifier(cleaning=CLEANING)
+    model.save(tmp_path / "model.keras")
+    loaded = TextClassifier.load(tmp_path / "model.keras")
+    assert loaded.cleaning == model.cleaning
+    assert (scores(loaded, ["A Good DAY!"]) == scores(model, ["a good day"])).all()
+    make_classifier().save(tmp_path / "plain.keras")
+    assert TextClassifier.load(tmp_path / "plain.keras").cleaning is None
+
+
+def test_a_model_saved_before_there_was_cleaning_loads(make_classifier):
+    config = make_classifier().get_config()
+    del config["cleaning"]
+    assert TextClassifier.from_config(config).cleaning is None
+
+
+def test_unknown_cleaning_and_tasks_without(make_classifier):
+    with pytest.raises(InputError, match="no cleaning step 'stem'; expected one of .*'lower'"):
+        make_classifier(cleaning=["stem"])
+    with pytest.raises(InputError, match="A CausalLM takes text as it is; leave cleaning out"):
+        CausalLM.from_preset("llama-tiny", cleaning=["lower"])
 
 
 def test_token_features_go_through_plain_keras(make_classifier):
