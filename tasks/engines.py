@@ -7,7 +7,6 @@ from functools import partial
 from typing import Literal
 
 import keras
-import numpy as np
 from keras import ops
 
 from llama_keras.errors import InputError

@@ -1,7 +1,7 @@
 """Grouped-query self-attention with rotary positions and a static key-value cache.
 
 Axes: B batch, T tokens, S tokens looked at (or cache length), H query heads, K key-value heads,
-G = H / K queries per key-value head, D head size, E model width.
+D head size, E model width.
 """
 
 from typing import Any
@@ -10,6 +10,14 @@ import keras
 from keras import ops
 
 from llama_keras.errors import InputError
+from llama_keras.layers.attention_kernels import (
+    AttentionKernel,
+    by_head,
+    get_kernel,
+    grouped,
+    kernel_config,
+    mix,
+)
 from llama_keras.layers.rotary import apply_rotary
 
 
@@ -35,8 +43,7 @@ def write_cache(cache, new, index):
 class LlamaAttention(keras.layers.Layer):
     """Self-attention in which groups of query heads share a key-value head.
 
-    Keys and values are never repeated in memory: the group is folded into the token axis of one
-    batched product. Source: GQA, arXiv 2305.13245; LLaMA, arXiv 2302.13971.
+    Source: GQA, arXiv 2305.13245; LLaMA, arXiv 2302.13971.
 
     Args:
         num_query_heads: H.
@@ -44,6 +51,8 @@ class LlamaAttention(keras.layers.Layer):
         head_dim: D; by default the input's width divided by H.
         use_bias: whether the four projections have biases (`attention_bias` of checkpoints).
         dropout: share of attention weights dropped in training.
+        attention_kernel: a name of `KERNELS`, a dict of it and its settings, or a kernel; see
+            `get_kernel`.
 
     Call arguments:
         hidden: `(B, T, E)`.
@@ -70,6 +79,7 @@ class LlamaAttention(keras.layers.Layer):
         head_dim: int | None = None,
         use_bias: bool = False,
         dropout: float = 0.0,
+        attention_kernel: str | dict | AttentionKernel = "dot_product",
         kernel_initializer: str = "glorot_uniform",
         **kwargs,
     ):
@@ -84,6 +94,7 @@ class LlamaAttention(keras.layers.Layer):
         self.head_dim: Any = head_dim  # an integer once built
         self.use_bias = use_bias
         self.dropout = dropout
+        self.attention_kernel = get_kernel(attention_kernel, dtype=self.dtype_policy)
         self.kernel_initializer = kernel_initializer
 
     def build(self, hidden_shape):
@@ -114,6 +125,8 @@ class LlamaAttention(keras.layers.Layer):
         self.key_dense = dense(key_width, "key_dense", width)
         self.value_dense = dense(key_width, "value_dense", width)
         self.output_dense = dense(width, "output_dense", query_width)
+        if not self.attention_kernel.built:  # one that was given may be another layer's, too
+            self.attention_kernel.build(hidden_shape)
         self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
         self.built = True
 
@@ -128,39 +141,37 @@ class LlamaAttention(keras.layers.Layer):
         training=None,
     ):
         """Attends; see the class."""
-        query = self._heads(self.query_dense(hidden), self.num_query_heads)
-        key = self._heads(self.key_dense(hidden), self.num_key_value_heads)
+        query, key = self._query_and_key(hidden, cos, sin)
         value = self._heads(self.value_dense(hidden), self.num_key_value_heads)
-        if cos is not None:
-            query, key = apply_rotary(query, cos, sin), apply_rotary(key, cos, sin)
-        key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (key, value))  # (B, K, T, D)
+        value = ops.transpose(value, (0, 2, 1, 3))  # (B, K, T, D)
         if cache is not None:
             key = write_cache(cache[0], key, cache_index)
             value = write_cache(cache[1], value, cache_index)
-        mixed = self._attend(query, key, value, bias, training)
-        output = self.output_dense(mixed)
+        weights = self.attention_kernel.weigh(query, key, bias)
+        weights = self.dropout_layer(weights, training=training)
+        mixed = mix(weights, value)  # (B, T, H, D)
+        width = self.num_query_heads * self.head_dim
+        output = self.output_dense(ops.reshape(mixed, (*ops.shape(mixed)[:2], width)))
         return output if cache is None else (output, (key, value))
+
+    def attention_weights(self, hidden, bias=None, cos=None, sin=None):
+        """Gives how much each token looks at each: float32 `(B, H, T, T)`.
+
+        Args: as in a call.
+        """
+        query, key = self._query_and_key(hidden, cos, sin)
+        return by_head(self.attention_kernel.weigh(query, key, bias))
+
+    def _query_and_key(self, hidden, cos, sin):
+        query = self._heads(self.query_dense(hidden), self.num_query_heads)
+        key = self._heads(self.key_dense(hidden), self.num_key_value_heads)
+        if cos is not None:
+            query, key = apply_rotary(query, cos, sin), apply_rotary(key, cos, sin)
+        query = grouped(query, num_key_value_heads=self.num_key_value_heads)
+        return query, ops.transpose(key, (0, 2, 1, 3))  # (B, K, G, T, D), (B, K, T, D)
 
     def _heads(self, x, heads):
         return ops.reshape(x, (*ops.shape(x)[:2], heads, self.head_dim))  # (B, T, heads, D)
-
-    def _attend(self, query, key, value, bias, training):
-        batch, length = ops.shape(query)[:2]
-        kv_heads = self.num_key_value_heads
-        groups = self.num_query_heads // kv_heads
-        query = ops.transpose(query * self.head_dim**-0.5, (0, 2, 1, 3))  # (B, H, T, D)
-        query = ops.reshape(query, (batch, kv_heads, groups * length, self.head_dim))
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))  # (B, K, G*T, S)
-        if bias is not None:
-            by_group = (batch, kv_heads, groups, length, ops.shape(key)[2])
-            scores = ops.reshape(scores, by_group) + ops.expand_dims(bias, 1)
-        weights = ops.cast(ops.softmax(ops.cast(scores, "float32"), axis=-1), value.dtype)
-        weights = self.dropout_layer(weights, training=training)
-        if bias is not None:
-            weights = ops.reshape(weights, (batch, kv_heads, groups * length, ops.shape(key)[2]))
-        mixed = ops.reshape(ops.matmul(weights, value), (batch, -1, length, self.head_dim))
-        mixed = ops.transpose(mixed, (0, 2, 1, 3))  # (B, T, H, D)
-        return ops.reshape(mixed, (batch, length, self.num_query_heads * self.head_dim))
 
     def compute_output_spec(
         self, hidden, bias=None, cos=None, sin=None, cache=None, cache_index=None, training=None
@@ -180,5 +191,6 @@ class LlamaAttention(keras.layers.Layer):
             "head_dim": self.head_dim,
             "use_bias": self.use_bias,
             "dropout": self.dropout,
+            "attention_kernel": kernel_config(self.attention_kernel),
             "kernel_initializer": self.kernel_initializer,
         }

@@ -6,6 +6,11 @@ Axes: B batch, T tokens, E model width, F intermediate width.
 import keras
 from keras import ops
 
+from llama_keras.errors import InputError
+
+EXPANSION = 4
+"""F over E of an `MLP` by default."""
+
 
 @keras.saving.register_keras_serializable(package="llama_keras")
 class SwiGLU(keras.layers.Layer):
@@ -75,3 +80,104 @@ class SwiGLU(keras.layers.Layer):
             "use_bias": self.use_bias,
             "kernel_initializer": self.kernel_initializer,
         }
+
+
+@keras.saving.register_keras_serializable(package="llama_keras")
+class MLP(keras.layers.Layer):
+    """The article's feed-forward network: `down(activation(up(x)))`, d' to 4 d' to d'.
+
+    Source: Attention Is All You Need, arXiv 1706.03762, equation 2.
+
+    Args:
+        intermediate_dim: F; by default four times the input's width.
+        activation: name of a Keras activation.
+        use_bias: whether both projections have biases.
+
+    Call arguments:
+        hidden: `(B, T, E)`; the result has the same shape.
+
+    Example:
+    ```python
+    hidden = MLP(activation="gelu")(keras.random.normal((2, 8, 64)))
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        intermediate_dim: int | None = None,
+        activation: str = "relu",
+        use_bias: bool = True,
+        kernel_initializer: str = "glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.intermediate_dim = intermediate_dim
+        self.activation = check_activation(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = kernel_initializer
+
+    def build(self, hidden_shape):
+        """Makes the two projections for inputs `(B, T, E)`."""
+        width = hidden_shape[-1]
+        inner = self.intermediate_dim or EXPANSION * width
+
+        def dense(units, name, width, activation=None):
+            layer = keras.layers.Dense(
+                units,
+                activation=activation,
+                use_bias=self.use_bias,
+                kernel_initializer=self.kernel_initializer,
+                dtype=self.dtype_policy,
+                name=name,
+            )
+            layer.build((None, None, width))
+            return layer
+
+        self.up_dense = dense(inner, "up_dense", width, self.activation)
+        self.down_dense = dense(width, "down_dense", inner)
+        self.built = True
+
+    def call(self, hidden):
+        """Applies the network; see the class."""
+        return self.down_dense(self.up_dense(hidden))
+
+    def compute_output_shape(self, hidden_shape):
+        """Gives the shape of the input back."""
+        return hidden_shape
+
+    def get_config(self):
+        """Gives the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "intermediate_dim": self.intermediate_dim,
+            "activation": self.activation,
+            "use_bias": self.use_bias,
+            "kernel_initializer": self.kernel_initializer,
+        }
+
+
+# feed_forward -> its class
+FEED_FORWARDS: dict[str, type[keras.layers.Layer]] = {"swiglu": SwiGLU, "mlp": MLP}
+# Whether the projections have biases unless somebody says so.
+DEFAULT_BIAS = {"swiglu": False, "mlp": True}
+
+
+def check_feed_forward(name: str) -> str:
+    """Gives `name` back when it is known, else raises `InputError` with the known ones."""
+    if name not in FEED_FORWARDS:
+        raise InputError(
+            f"feed_forward={name!r} is not known; expected one of {list(FEED_FORWARDS)}."
+        )
+    return name
+
+
+def check_activation(name: str) -> str:
+    """Gives `name` back when Keras has an activation of that name, else raises `InputError`."""
+    try:
+        keras.activations.get(name)
+    except ValueError:
+        raise InputError(
+            f"Keras has no activation {name!r}; try 'relu', 'gelu' or 'silu'."
+        ) from None
+    return name

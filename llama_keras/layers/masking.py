@@ -9,16 +9,21 @@ from keras import ops
 from llama_keras.errors import InputError
 
 
-def _causal(rows, columns):
-    return rows >= columns
+def _causal(rows, columns, prefix):
+    return (rows >= columns)[None]
 
 
-def _bidirectional(rows, columns):
-    return ops.ones_like(rows >= columns)
+def _bidirectional(rows, columns, prefix):
+    return ops.ones_like(rows >= columns)[None]
 
 
-# attention_mask -> bool (T, S): may the token at `rows` look at the one at `columns`?
-MASK_MODES = {"causal": _causal, "bidirectional": _bidirectional}
+def _prefix(rows, columns, prefix):
+    both = ops.logical_and(prefix[:, :, None], prefix[:, None, :])
+    return ops.logical_or((rows >= columns)[None], both)
+
+
+# attention_mask -> bool (B or 1, T, S): may the token at `rows` look at the one at `columns`?
+MASK_MODES = {"causal": _causal, "bidirectional": _bidirectional, "prefix": _prefix}
 
 
 def check_mask_mode(mode: str) -> str:
@@ -28,6 +33,31 @@ def check_mask_mode(mode: str) -> str:
             f"attention_mask={mode!r} is not known; expected one of {list(MASK_MODES)}."
         )
     return mode
+
+
+def check_prefix(mode: str, prefix_mask) -> None:
+    """Raises `InputError` unless a prefix is given just where the mode needs one."""
+    if (mode == "prefix") != (prefix_mask is not None):
+        needs = "needs" if mode == "prefix" else "takes no"
+        raise InputError(
+            f"attention_mask={mode!r} {needs} 'prefix_mask' (B, T), true for the tokens that see "
+            "each other both ways; see layers.masking.prefix_mask."
+        )
+
+
+def prefix_mask(lengths, padding_mask):
+    """Gives the mask of each row's first tokens, as `attention_mask="prefix"` takes it.
+
+    Args:
+        lengths: int `(B,)`, how many real tokens of each row see each other both ways.
+        padding_mask: bool or int `(B, T)`, true for real tokens; padding may stand on either side.
+
+    Returns:
+        int32 `(B, T)`.
+    """
+    real = ops.cast(padding_mask, "int32")
+    first = ops.cumsum(real, axis=1) <= ops.cast(lengths, "int32")[:, None]
+    return real * ops.cast(first, "int32")
 
 
 def additive(mask, dtype):
@@ -45,27 +75,32 @@ class AttentionBias(keras.layers.Layer):
     """Gives the bias that is added to the attention scores of every layer.
 
     Args:
-        mode: `"causal"` (a token sees itself and those before it) or `"bidirectional"`.
+        mode: `"causal"` (a token sees itself and those before it), `"bidirectional"`, or
+            `"prefix"` (causal, but the tokens of the prefix see each other both ways).
 
     Call arguments:
         token_ids: int `(B, T)`; only its shape is used.
         padding_mask: optional bool or int `(B, T)`, true for real tokens; padding may stand on
             either side.
         segment_ids: optional int `(B, T)`; a token sees only its own segment (packed rows).
+        prefix_mask: bool or int `(B, T)`, true for the tokens of the prefix, in each segment its
+            own; needed by, and only by, `"prefix"`.
 
     Returns:
         `(B, 1, T, T)` in the compute dtype, or `(1, 1, T, T)` when there is neither padding mask
-        nor segments.
+        nor segments nor prefix.
     """
 
     def __init__(self, mode: str = "causal", **kwargs):
         super().__init__(**kwargs)
         self.mode = check_mask_mode(mode)
 
-    def call(self, token_ids, padding_mask=None, segment_ids=None):
+    def call(self, token_ids, padding_mask=None, segment_ids=None, prefix_mask=None):
         """Builds the bias; see the class."""
+        check_prefix(self.mode, prefix_mask)
         steps = ops.arange(ops.shape(token_ids)[1], dtype="int32")
-        mask = MASK_MODES[self.mode](steps[:, None], steps[None, :])[None, None]
+        prefix = None if prefix_mask is None else ops.cast(prefix_mask, "bool")
+        mask = MASK_MODES[self.mode](steps[:, None], steps[None, :], prefix)[:, None]
         if padding_mask is not None:
             mask = ops.logical_and(mask, ops.cast(padding_mask, "bool")[:, None, None, :])
         if segment_ids is not None:
@@ -73,9 +108,10 @@ class AttentionBias(keras.layers.Layer):
             mask = ops.logical_and(mask, same[:, None])
         return additive(mask, self.compute_dtype)
 
-    def compute_output_spec(self, token_ids, padding_mask=None, segment_ids=None):
+    def compute_output_spec(self, token_ids, padding_mask=None, segment_ids=None, prefix_mask=None):
         """Gives the shape without computing it."""
-        alone = padding_mask is None and segment_ids is None
+        check_prefix(self.mode, prefix_mask)
+        alone = padding_mask is None and segment_ids is None and prefix_mask is None
         batch, length = token_ids.shape
         return keras.KerasTensor(
             (1 if alone else batch, 1, length, length), dtype=self.compute_dtype

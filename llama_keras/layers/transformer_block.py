@@ -5,8 +5,10 @@ Axes: B batch, T tokens, S cache length, K key-value heads, D head size, E model
 
 import keras
 
+from llama_keras.errors import InputError
 from llama_keras.layers.attention import LlamaAttention
-from llama_keras.layers.feed_forward import SwiGLU
+from llama_keras.layers.attention_kernels import AttentionKernel, kernel_config
+from llama_keras.layers.feed_forward import DEFAULT_BIAS, FEED_FORWARDS, check_feed_forward
 
 
 @keras.saving.register_keras_serializable(package="llama_keras")
@@ -15,9 +17,13 @@ class TransformerBlock(keras.layers.Layer):
 
     Args:
         num_query_heads, num_key_value_heads, head_dim: see `LlamaAttention`.
-        intermediate_dim: see `SwiGLU`.
+        intermediate_dim: see `SwiGLU`, which needs it, and `MLP`, which does not.
         layer_norm_epsilon: epsilon of both RMS norms.
-        attention_bias, mlp_bias: whether the projections have biases.
+        attention_bias: whether the attention projections have biases.
+        mlp_bias: whether those of the feed-forward network have; by default only an `MLP`'s.
+        attention_kernel: see `LlamaAttention`.
+        feed_forward: `"swiglu"` or `"mlp"`.
+        mlp_activation: see `MLP`.
         dropout: share of attention weights, and of each branch's output, dropped in training.
         kernel_initializer: for all projections.
 
@@ -35,16 +41,24 @@ class TransformerBlock(keras.layers.Layer):
         *,
         num_query_heads: int,
         num_key_value_heads: int,
-        intermediate_dim: int,
+        intermediate_dim: int | None = None,
         head_dim: int | None = None,
         layer_norm_epsilon: float = 1e-5,
         attention_bias: bool = False,
-        mlp_bias: bool = False,
+        mlp_bias: bool | None = None,
+        attention_kernel: str | dict | AttentionKernel = "dot_product",
+        feed_forward: str = "swiglu",
+        mlp_activation: str = "relu",
         dropout: float = 0.0,
         kernel_initializer: str = "glorot_uniform",
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_feed_forward(feed_forward)
+        if feed_forward == "swiglu" and intermediate_dim is None:
+            raise InputError("feed_forward='swiglu' needs intermediate_dim, the width inside it.")
+        if mlp_bias is None:
+            mlp_bias = DEFAULT_BIAS[feed_forward]
         self._arguments = {
             "num_query_heads": num_query_heads,
             "num_key_value_heads": num_key_value_heads,
@@ -53,6 +67,8 @@ class TransformerBlock(keras.layers.Layer):
             "layer_norm_epsilon": layer_norm_epsilon,
             "attention_bias": attention_bias,
             "mlp_bias": mlp_bias,
+            "feed_forward": feed_forward,
+            "mlp_activation": mlp_activation,
             "dropout": dropout,
             "kernel_initializer": kernel_initializer,
         }
@@ -66,6 +82,7 @@ class TransformerBlock(keras.layers.Layer):
             head_dim=head_dim,
             use_bias=attention_bias,
             dropout=dropout,
+            attention_kernel=attention_kernel,
             kernel_initializer=kernel_initializer,
             dtype=policy,
             name="attention",
@@ -73,12 +90,14 @@ class TransformerBlock(keras.layers.Layer):
         self.feed_forward_norm = keras.layers.RMSNormalization(
             epsilon=layer_norm_epsilon, dtype=policy, name="feed_forward_norm"
         )
-        self.feed_forward = SwiGLU(
+        options = {"activation": mlp_activation} if feed_forward == "mlp" else {}
+        self.feed_forward = FEED_FORWARDS[feed_forward](
             intermediate_dim=intermediate_dim,
             use_bias=mlp_bias,
             kernel_initializer=kernel_initializer,
             dtype=policy,
             name="feed_forward",
+            **options,
         )
         self.dropout_layer = keras.layers.Dropout(dropout, dtype=policy)
 
@@ -126,4 +145,5 @@ class TransformerBlock(keras.layers.Layer):
 
     def get_config(self):
         """Gives the arguments of the constructor."""
-        return {**super().get_config(), **self._arguments}
+        kernel = kernel_config(self.attention.attention_kernel)
+        return {**super().get_config(), **self._arguments, "attention_kernel": kernel}

@@ -11,8 +11,10 @@ from keras import ops
 
 from llama_keras import layers
 from llama_keras.errors import InputError
+from llama_keras.layers.masking import check_prefix
 from llama_keras.models.config import LlamaConfig
 
+INPUTS = ("token_ids", "padding_mask")
 OPTIONAL_INPUTS = ("segment_ids", "positions")
 
 
@@ -21,13 +23,18 @@ class LlamaBackbone(keras_hub.models.Backbone):
     """LLaMA without its head, as a functional Keras model.
 
     RMS norms, rotary positions, grouped-query attention, SwiGLU (arXiv 2302.13971, 2307.09288,
-    2407.21783). Arguments: see `LlamaConfig`; besides, `dtype`, a Keras dtype policy.
+    2407.21783); or, by arguments, the article's encoder: Gaussian-kernel attention that looks both
+    ways, a two-layer MLP, learned positions. Arguments: see `LlamaConfig`; besides, `dtype`, a
+    Keras dtype policy.
 
     Inputs, a dict of `(B, T)` tensors:
         token_ids: int32.
         padding_mask: bool or int, true for real tokens; padding may stand on either side.
         segment_ids: optional int32; tokens of a packed row see only their own segment.
         positions: optional int32; by default counted from 0 in each text or segment.
+        prefix_mask: bool or int, true for the tokens that see each other both ways (in a packed
+            row, those of each segment); with `attention_mask="prefix"` needed, else refused.
+            `layers.masking.prefix_mask` makes it from lengths.
 
     Output: `(B, T, E)`. `backbone.token_embedding(output, reverse=True)` gives logits.
 
@@ -43,32 +50,46 @@ class LlamaBackbone(keras_hub.models.Backbone):
     """
 
     def __init__(self, *, dtype=None, **arguments):
-        names = LlamaConfig.__dataclass_fields__
+        names, functional = LlamaConfig.__dataclass_fields__, INPUTS
         config = LlamaConfig(**{k: v for k, v in arguments.items() if k in names})
         rest = {k: v for k, v in arguments.items() if k not in names}
-        inputs = {
-            name: keras.Input((None,), dtype="int32", name=name)
-            for name in ("token_ids", "padding_mask")
-        }
+        if config.attention_mask == "prefix":
+            functional = (*INPUTS, "prefix_mask")
+        inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in functional}
         parts = _Parts(config, dtype)
         super().__init__(inputs=inputs, outputs=parts.encode(**inputs), dtype=dtype, **rest)
-        self._encode = parts.encode
+        self._encode, self._start, self._place = parts.encode, parts.start, parts.place
         self.config = config
         self.token_embedding: Any = parts.token_embedding
+        self.position_embedding: Any = parts.position_embedding
         self.rotary = parts.rotary
         self.transformer_layers = parts.transformer_layers
         self.layer_norm = parts.layer_norm
 
     def call(self, inputs, training=None, mask=None):
         """Runs the functional graph, or the same layers over packed rows."""
+        self._check_inputs(inputs)
         if set(inputs).isdisjoint(OPTIONAL_INPUTS):
             return super().call(inputs, training=training, mask=mask)
         return self._encode(**inputs, training=training)
 
     def compute_output_spec(self, inputs, training=None, mask=None):
         """Gives the output's shape without computing it."""
+        self._check_inputs(inputs)
         shape = (*inputs["token_ids"].shape, self.config.hidden_dim)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def _check_inputs(self, inputs):
+        check_prefix(self.config.attention_mask, inputs.get("prefix_mask"))
+        length = inputs["token_ids"].shape[1]
+        limit = self.config.max_sequence_length
+        if self.position_embedding is None or not set(inputs).isdisjoint(OPTIONAL_INPUTS):
+            return  # no limit, or positions that start anew within the row
+        if length is not None and length > limit:
+            raise InputError(
+                f"The rows have {length} tokens, and this model has learned {limit} positions "
+                "(max_sequence_length); shorten the texts, or use positions='rotary'."
+            )
 
     @classmethod
     def from_preset(cls, preset, load_weights: bool = True, **kwargs) -> "LlamaBackbone":
@@ -113,11 +134,28 @@ class LlamaBackbone(keras_hub.models.Backbone):
         pairs = zip(shorter.transformer_layers, self.transformer_layers, strict=False)
         for new, old in (
             (shorter.token_embedding, self.token_embedding),
+            (shorter.position_embedding, self.position_embedding),
             *pairs,
             (shorter.layer_norm, self.layer_norm),
         ):
-            new.set_weights(old.get_weights())
+            if old is not None:
+                new.set_weights(old.get_weights())
         return shorter
+
+    def attention_weights(self, inputs) -> list:
+        """Gives how much each token looks at each, layer by layer: float32 `(B, H, T, T)` each.
+
+        Args:
+            inputs: as in a call. The weights of padding tokens mean nothing.
+        """
+        self._check_inputs(inputs)
+        hidden, context = self._start(**inputs)
+        weights = []
+        for block in self.transformer_layers:
+            normed = block.attention_norm(hidden)
+            weights.append(block.attention.attention_weights(normed, **context))
+            hidden = block(hidden, **context)
+        return weights
 
     def init_cache(self, batch_size, length: int):
         """Gives an empty cache: for each layer, keys and values of zeros `(B, K, S, D)`."""
@@ -128,6 +166,8 @@ class LlamaBackbone(keras_hub.models.Backbone):
 
     def call_with_cache(self, token_ids, *, cache, cache_index, positions, bias):
         """Runs T new tokens against a cache.
+
+        A prefix whose tokens see each other both ways must lie whole in one call.
 
         Args:
             token_ids: int32 `(B, T)`.
@@ -140,18 +180,22 @@ class LlamaBackbone(keras_hub.models.Backbone):
         Returns:
             The output `(B, T, E)` and the new cache.
         """
-        if self.config.attention_mask != "causal":
+        vectors = self.token_embedding(token_ids)
+        return self.vectors_with_cache(
+            vectors, cache=cache, cache_index=cache_index, positions=positions, bias=bias
+        )
+
+    def vectors_with_cache(self, vectors, *, cache, cache_index, positions, bias):
+        """Does what `call_with_cache` does, for tokens given as vectors `(B, T, E)`."""
+        if self.config.attention_mask == "bidirectional":
             raise InputError(
                 "A key-value cache needs a causal model; this one has attention_mask="
                 f"{self.config.attention_mask!r}."
             )
-        cos, sin = self.rotary(positions)
-        hidden = self.token_embedding(token_ids)
+        hidden, turns = self._place(vectors, positions)
         written = []
         for block, entry in zip(self.transformer_layers, cache, strict=True):
-            hidden, entry = block(
-                hidden, bias=bias, cos=cos, sin=sin, cache=entry, cache_index=cache_index
-            )
+            hidden, entry = block(hidden, bias=bias, **turns, cache=entry, cache_index=cache_index)
             written.append(entry)
         return self.layer_norm(hidden), tuple(written)
 
@@ -195,13 +239,23 @@ class _Parts:
             config.attention_mask, dtype=dtype, name="attention_bias"
         )
         self.token_positions = layers.TokenPositions(name="token_positions")
-        self.rotary = layers.RotaryEmbedding(
-            config.head_dim or 0,
-            max_wavelength=config.rope_max_wavelength,
-            rope_scaling=config.rope_scaling,
-            dtype=dtype,
-            name="rotary_embedding",
-        )
+        self.position_embedding = self.rotary = None
+        if config.positions == "learned":
+            self.position_embedding = keras.layers.Embedding(
+                config.max_sequence_length,
+                config.hidden_dim,
+                embeddings_initializer=initializer,
+                dtype=dtype,
+                name="position_embedding",
+            )
+        if config.positions == "rotary":
+            self.rotary = layers.RotaryEmbedding(
+                config.head_dim or 0,
+                max_wavelength=config.rope_max_wavelength,
+                rope_scaling=config.rope_scaling,
+                dtype=dtype,
+                name="rotary_embedding",
+            )
         self.transformer_layers = [
             layers.TransformerBlock(
                 num_query_heads=config.num_query_heads,
@@ -211,6 +265,9 @@ class _Parts:
                 layer_norm_epsilon=config.layer_norm_epsilon,
                 attention_bias=config.attention_bias,
                 mlp_bias=config.mlp_bias,
+                attention_kernel=config.kernel,
+                feed_forward=config.feed_forward,
+                mlp_activation=config.mlp_activation,
                 dropout=config.dropout,
                 dtype=dtype,
                 name=f"transformer_layer_{index}",
@@ -221,12 +278,32 @@ class _Parts:
             epsilon=config.layer_norm_epsilon, dtype=dtype, name="layer_norm"
         )
 
-    def encode(self, token_ids, padding_mask=None, segment_ids=None, positions=None, training=None):
-        """Wires the layers: token ids `(B, T)` to vectors `(B, T, E)`."""
+    def embed(self, token_ids, positions):
+        """Gives the vectors `(B, T, E)` that enter the first block, and what turns its queries."""
+        return self.place(self.token_embedding(token_ids), positions)
+
+    def place(self, hidden, positions):
+        """Gives `embed`'s answer for the tokens' vectors `(B, T, E)`."""
+        if self.position_embedding is not None:
+            hidden = hidden + self.position_embedding(positions)
+        if self.rotary is None:
+            return hidden, {}
+        cos, sin = self.rotary(positions)
+        return hidden, {"cos": cos, "sin": sin}
+
+    def start(
+        self, token_ids, padding_mask=None, segment_ids=None, positions=None, prefix_mask=None
+    ):
+        """Gives what enters the first block, and what all blocks are given beside it."""
         rows = {"padding_mask": padding_mask, "segment_ids": segment_ids}
-        bias = self.attention_bias(token_ids, **rows)
-        cos, sin = self.rotary(self.token_positions(token_ids, **rows, positions=positions))
-        hidden = self.token_embedding(token_ids)
+        bias = self.attention_bias(token_ids, **rows, prefix_mask=prefix_mask)
+        positions = self.token_positions(token_ids, **rows, positions=positions)
+        hidden, turns = self.embed(token_ids, positions)
+        return hidden, {"bias": bias, **turns}
+
+    def encode(self, token_ids, training=None, **rows):
+        """Wires the layers: token ids `(B, T)` to vectors `(B, T, E)`."""
+        hidden, context = self.start(token_ids, **rows)
         for block in self.transformer_layers:
-            hidden = block(hidden, bias=bias, cos=cos, sin=sin, training=training)
+            hidden = block(hidden, **context, training=training)
         return self.layer_norm(hidden)

@@ -52,7 +52,7 @@ def convert_decoder(
     """Writes one decoding step of one row; inputs and outputs are those of `models.litert`.
 
     Args:
-        backbone: a causal `LlamaBackbone` with rotary positions; LoRA updates are merged in.
+        backbone: a causal `LlamaBackbone`; LoRA updates are merged in.
         path: the `.tflite` file; an earlier one is replaced.
         quantization: `"int8"` keeps matrices as int8 with one scale for each output, and turns
             what they are multiplied with into int8 as it comes (dynamic range); a quarter of the
@@ -84,20 +84,20 @@ def convert_decoder(
 def _step(backbone: LlamaBackbone):
     """Gives the function that is converted; see `models.litert` for what it takes and gives."""
 
-    def step(hidden, index, padding, **cache):
-        columns = tf.range(tf.shape(cache["key_0"])[2])
+    layers = range(backbone.config.num_layers)
+
+    def step(hidden, index, padding, **inputs):
+        columns = tf.range(tf.shape(inputs["key_0"])[2])
         seen = tf.logical_and(columns <= index, columns >= padding)
-        bias = additive(seen[None, None, None], backbone.compute_dtype)
-        cos, sin = backbone.rotary((index - padding)[None, None])
-        rows = []
-        for layer, block in enumerate(backbone.transformer_layers):
-            entry = (cache[f"key_{layer}"], cache[f"value_{layer}"])
-            hidden, written = block(
-                hidden, bias=bias, cos=cos, sin=sin, cache=entry, cache_index=index
-            )
-            rows += [x[:, :, index] for x in written]
-        hidden = backbone.layer_norm(hidden)[:, -1]
-        logits = backbone.token_embedding(hidden, reverse=True)
+        hidden, cache = backbone.vectors_with_cache(
+            hidden,
+            cache=[(inputs[f"key_{layer}"], inputs[f"value_{layer}"]) for layer in layers],
+            cache_index=index,
+            positions=(index - padding)[None, None],
+            bias=additive(seen[None, None, None], backbone.compute_dtype),
+        )
+        rows = [x[:, :, index] for entry in cache for x in entry]
+        logits = backbone.token_embedding(hidden[:, -1], reverse=True)
         return {"logits": logits, "rows": tf.concat(rows, axis=0)}
 
     return step

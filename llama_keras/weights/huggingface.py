@@ -234,6 +234,15 @@ def _rope_scaling(fields: dict[str, Any], path: Any) -> dict[str, Any] | None:
     return {"rope_type": kind} | {key: number(fields[key]) for key, number in numbers.items()}
 
 
+# What Hugging Face's Llama is in the options that its config.json does not have.
+ONLY = {
+    "attention_mask": "causal",
+    "attention_kernel": "dot_product",
+    "feed_forward": "swiglu",
+    "positions": "rotary",
+}
+
+
 def huggingface_json(
     config: Any, *, dtype: str, extra: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -250,12 +259,13 @@ def huggingface_json(
     Raises:
         InputError: A setting that Hugging Face's Llama cannot express, or an unknown extra key.
     """
-    mask = getattr(config, "attention_mask", "causal")
-    if mask != "causal":
-        raise InputError(
-            f"This backbone has attention_mask={mask!r}, which Hugging Face's Llama cannot "
-            "express: it would compute something else. Use save_to_preset to keep it."
-        )
+    for name, only in ONLY.items():
+        value = getattr(config, name, only)
+        if value != only:
+            raise InputError(
+                f"This backbone has {name}={value!r}, which Hugging Face's Llama cannot "
+                "express: it would compute something else. Use save_to_preset to keep it."
+            )
     unknown = sorted(set(extra or {}) - IGNORED)
     if unknown:
         raise InputError(f"Extra keys of config.json may not be {', '.join(unknown)}.")

@@ -93,7 +93,7 @@ def load_weights(backbone: Any, source: Source | str | Path) -> None:
     _check_tensors(checkpoint, targets, form.ignored)
     for row, name, target in targets:
         values = form.orient(row, checkpoint.read(name), backbone.config)
-        target.assign(np.ascontiguousarray(values, dtype=_numpy_dtype(target.dtype)))
+        target.assign(np.asarray(values, dtype=_numpy_dtype(target.dtype), order="C"))
 
 
 def _numpy_dtype(name: str) -> np.dtype:

@@ -31,6 +31,9 @@ _ONCE = (
     WeightName("token_embedding.embeddings", "model.embed_tokens.weight", "token_embd.weight"),
     WeightName("layer_norm.scale", "model.norm.weight", "output_norm.weight"),
 )
+_POSITIONS = WeightName(
+    "position_embedding.embeddings", "model.embed_positions.weight", "position_embd.weight"
+)
 _UNTIED = WeightName(
     "token_embedding.reverse_embeddings", "lm_head.weight", "output.weight", transposed=True
 )
@@ -50,6 +53,8 @@ _FEED_FORWARD = (
     ("feed_forward.up_dense", "mlp.up_proj", "ffn_up", None),
     ("feed_forward.down_dense", "mlp.down_proj", "ffn_down", None),
 )
+_NETWORKS = {"swiglu": _FEED_FORWARD, "mlp": _FEED_FORWARD[1:]}  # an MLP has no gate
+_TEMPERATURE = "attention.attention_kernel.log_temperature", "self_attn.log_temperature"
 
 
 def weight_names(config: Any) -> list[WeightName]:
@@ -64,6 +69,8 @@ def weight_names(config: Any) -> list[WeightName]:
     names = list(_ONCE)
     if not config.tie_word_embeddings:
         names.append(_UNTIED)
+    if getattr(config, "positions", "rotary") == "learned":
+        names.append(_POSITIONS)
     for index in range(config.num_layers):
         names.extend(_layer(index, config))
     return names
@@ -73,7 +80,11 @@ def _layer(index: int, config: Any) -> Iterator[WeightName]:
     ours, theirs, gguf = f"transformer_layers.{index}", f"model.layers.{index}", f"blk.{index}"
     for a, b, c in _NORMS:
         yield WeightName(f"{ours}.{a}.scale", f"{theirs}.{b}.weight", f"{gguf}.{c}.weight")
-    for rows, bias in ((_ATTENTION, config.attention_bias), (_FEED_FORWARD, config.mlp_bias)):
+    if getattr(config, "learned_temperature", False):
+        a, b = _TEMPERATURE
+        yield WeightName(f"{ours}.{a}", f"{theirs}.{b}", f"{gguf}.attn_log_temperature")
+    network = _NETWORKS[getattr(config, "feed_forward", "swiglu")]
+    for rows, bias in ((_ATTENTION, config.attention_bias), (network, config.mlp_bias)):
         for a, b, c, heads in rows:
             for our_part, part in (_KERNEL, _BIAS) if bias else (_KERNEL,):
                 yield WeightName(

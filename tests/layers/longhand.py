@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from llama_keras.layers import MLP, DotProduct
+
 # For `pytest.mark.filterwarnings`: warnings are errors, but for what Keras does with NumPy 2.
 STRICT = ("error", "ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
@@ -74,26 +76,50 @@ def turn(vector: np.ndarray, position: int, wavelength: float, scaling: dict | N
     return turned
 
 
-def attention(layer, x, *, causal: bool, wavelength=None, scaling=None) -> np.ndarray:
-    """Attends within one text `(T, E)`, heads repeated; no positions without a wavelength."""
+def kernel_weights(kernel, query: np.ndarray, keys: list[np.ndarray]) -> np.ndarray:
+    """Gives the weights of one query `(D,)` over the keys that it sees, by the formulas."""
+    size = len(query)
+    if isinstance(kernel, DotProduct):
+        return softmax(np.array([query @ key for key in keys]) / math.sqrt(size))
+    alpha = float(numpy(kernel.current_temperature()))
+    logs = np.array([-np.sum((query - key) ** 2) / (size * alpha) for key in keys])
+    return softmax(logs) if kernel.normalize else np.exp(logs)
+
+
+def sees(length: int, *, causal: bool, prefix: int = 0) -> np.ndarray:
+    """Tells who sees whom: bool `(T, T)`; the first `prefix` tokens see each other both ways."""
+    rows, columns = np.mgrid[:length, :length]
+    both = (rows < prefix) & (columns < prefix)
+    return (columns <= rows) | both if causal else np.ones((length, length), bool)
+
+
+def weights(layer, x, *, causal: bool, prefix: int = 0, wavelength=None, scaling=None):
+    """Gives the attention weights within one text, `(H, T, T)`, heads repeated."""
     length, heads, kv_heads = len(x), layer.num_query_heads, layer.num_key_value_heads
     size = layer.head_dim
     query = dense(layer.query_dense, x).reshape(length, heads, size)
     key = dense(layer.key_dense, x).reshape(length, kv_heads, size)
-    value = dense(layer.value_dense, x).reshape(length, kv_heads, size)
     key = np.repeat(key, heads // kv_heads, axis=1)
-    value = np.repeat(value, heads // kv_heads, axis=1)
-    mixed = np.zeros((length, heads, size))
+    seen = sees(length, causal=causal, prefix=prefix)
+    made = np.zeros((heads, length, length))
     for head in range(heads):
         for t in range(length):
-            seen = range(t + 1) if causal else range(length)
-            q, ks = query[t, head], [key[s, head] for s in seen]
+            places = np.flatnonzero(seen[t])
+            q, ks = query[t, head], [key[s, head] for s in places]
             if wavelength:
                 q = turn(q, t, wavelength, scaling)
-                ks = [turn(k, s, wavelength, scaling) for k, s in zip(ks, seen, strict=True)]
-            weights = softmax(np.array([q @ k for k in ks]) / math.sqrt(size))
-            mixed[t, head] = sum(w * value[s, head] for w, s in zip(weights, seen, strict=True))
-    return dense(layer.output_dense, mixed.reshape(length, heads * size))
+                ks = [turn(k, int(s), wavelength, scaling) for k, s in zip(ks, places, strict=True)]
+            made[head, t, places] = kernel_weights(layer.attention_kernel, q, ks)
+    return made
+
+
+def attention(layer, x, **options) -> np.ndarray:
+    """Attends within one text `(T, E)`; options as for `weights`."""
+    length, heads, kv_heads = len(x), layer.num_query_heads, layer.num_key_value_heads
+    value = dense(layer.value_dense, x).reshape(length, kv_heads, layer.head_dim)
+    value = np.repeat(value, heads // kv_heads, axis=1)
+    mixed = np.einsum("hts,shd->thd", weights(layer, x, **options), value)
+    return dense(layer.output_dense, mixed.reshape(length, heads * layer.head_dim))
 
 
 def swiglu(layer, x: np.ndarray) -> np.ndarray:
@@ -101,32 +127,55 @@ def swiglu(layer, x: np.ndarray) -> np.ndarray:
     return dense(layer.down_dense, silu(gate) * up)
 
 
+ACTIVATIONS = {
+    "relu": lambda x: np.maximum(x, 0.0),
+    "gelu": lambda x: x * (1.0 + np.vectorize(math.erf)(x / math.sqrt(2.0))) / 2.0,
+    "silu": silu,
+}
+
+
+def mlp(layer, x: np.ndarray) -> np.ndarray:
+    return dense(layer.down_dense, ACTIVATIONS[layer.activation](dense(layer.up_dense, x)))
+
+
 def block(layer, x, *, epsilon: float, **attention_options) -> np.ndarray:
     normed = rms_norm(x, weight(layer.attention_norm.scale), epsilon)
     x = x + attention(layer.attention, normed, **attention_options)
     normed = rms_norm(x, weight(layer.feed_forward_norm.scale), epsilon)
-    return x + swiglu(layer.feed_forward, normed)
+    return x + (mlp if isinstance(layer.feed_forward, MLP) else swiglu)(layer.feed_forward, normed)
 
 
-def backbone(model, token_ids) -> np.ndarray:
-    """Runs a `LlamaBackbone` over the ids of one text: `(T, E)`."""
-    config = model.config
+def embed(model, token_ids) -> np.ndarray:
+    """Gives what enters the first block: `(T, E)`."""
     x = weight(model.token_embedding.embeddings)[np.asarray(token_ids)]
+    if model.config.positions == "learned":
+        x = x + weight(model.position_embedding.embeddings)[: len(x)]
+    return x
+
+
+def attention_options(model, prefix: int = 0) -> dict[str, Any]:
+    """Gives the options of `weights` for the blocks of a `LlamaBackbone`."""
+    config = model.config
+    return {
+        "causal": config.attention_mask != "bidirectional",
+        "prefix": prefix,
+        "wavelength": config.rope_max_wavelength if config.positions == "rotary" else None,
+        "scaling": config.rope_scaling,
+    }
+
+
+def backbone(model, token_ids, *, prefix: int = 0) -> np.ndarray:
+    """Runs a `LlamaBackbone` over the ids of one text: `(T, E)`."""
+    epsilon, options = model.config.layer_norm_epsilon, attention_options(model, prefix)
+    x = embed(model, token_ids)
     for layer in model.transformer_layers:
-        x = block(
-            layer,
-            x,
-            epsilon=config.layer_norm_epsilon,
-            causal=config.attention_mask == "causal",
-            wavelength=config.rope_max_wavelength,
-            scaling=config.rope_scaling,
-        )
-    return rms_norm(x, weight(model.layer_norm.scale), config.layer_norm_epsilon)
+        x = block(layer, x, epsilon=epsilon, **options)
+    return rms_norm(x, weight(model.layer_norm.scale), epsilon)
 
 
-def logits(model, token_ids) -> np.ndarray:
+def logits(model, token_ids, *, prefix: int = 0) -> np.ndarray:
     """Gives `(T, V)`; tied models reuse the embedding."""
     table = model.token_embedding
     tied = model.config.tie_word_embeddings
     head = weight(table.embeddings).T if tied else weight(table.reverse_embeddings)
-    return backbone(model, token_ids) @ head
+    return backbone(model, token_ids, prefix=prefix) @ head

@@ -5,13 +5,26 @@ import pytest
 from keras import ops
 
 from llama_keras.errors import InputError
-from llama_keras.layers import AttentionBias, LlamaAttention, RotaryEmbedding
+from llama_keras.layers import (
+    AttentionBias,
+    DotProduct,
+    GaussianKernel,
+    LlamaAttention,
+    RotaryEmbedding,
+)
 from llama_keras.layers.attention import write_cache
 from llama_keras.layers.masking import additive
 from tests.layers import longhand
 from tests.layers.longhand import numpy
 
 WIDTH = 24
+GAUSSIAN = {"name": "gaussian", "temperature": 0.7}
+KERNELS = {
+    "dot product": "dot_product",
+    "gaussian": GAUSSIAN,
+    "learned": {**GAUSSIAN, "learned_temperature": True},
+    "unnormalized": {**GAUSSIAN, "normalize": False},
+}
 
 
 def build(**arguments) -> Any:
@@ -71,9 +84,30 @@ def test_without_a_bias_all_is_seen():
     )
 
 
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize("mode", ["causal", "bidirectional", "prefix"])
+def test_each_kernel_equals_longhand(mode, kernel):
+    layer, x = build(attention_kernel=kernel), text()
+    cos, sin = RotaryEmbedding(layer.head_dim, max_wavelength=100.0)(np.arange(7)[None])
+    prefix = np.array([[1, 1, 1, 0, 0, 0, 0]] * 2) if mode == "prefix" else None
+    bias = AttentionBias(mode)(np.zeros((2, 7), "int32"), prefix_mask=prefix)
+    options: Any = {"causal": mode != "bidirectional", "wavelength": 100.0}
+    options["prefix"] = 3 if mode == "prefix" else 0
+    got = numpy(layer(x, bias=bias, cos=cos, sin=sin))
+    weights = numpy(layer.attention_weights(x, bias=bias, cos=cos, sin=sin))
+    for row in range(2):
+        np.testing.assert_allclose(
+            got[row], longhand.attention(layer, x[row], **options), atol=2e-5
+        )
+        np.testing.assert_allclose(
+            weights[row], longhand.weights(layer, x[row], **options), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 @pytest.mark.parametrize("pieces", [(5, 1, 1), (3, 4), (1,) * 7, (7,)], ids=str)
-def test_cache_in_pieces_equals_all_at_once(pieces):
-    layer, x = build(), text()
+def test_cache_in_pieces_equals_all_at_once(pieces, kernel):
+    layer, x = build(attention_kernel=kernel), text()
     rotary = RotaryEmbedding(layer.head_dim)
     cos, sin = rotary(np.arange(7)[None])
     whole = layer(x, bias=AttentionBias("causal")(np.zeros((2, 7), "int32")), cos=cos, sin=sin)
@@ -102,12 +136,37 @@ def test_write_cache_changes_the_named_slots_only(index, count):
     np.testing.assert_array_equal(numpy(got), cache)
 
 
-def test_dropout_acts_in_training_only():
-    layer = build(dropout=0.5)
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_dropout_acts_in_training_only(kernel):
+    layer = build(dropout=0.5, attention_kernel=kernel)
     x = text()
     quiet = numpy(layer(x))
     np.testing.assert_array_equal(quiet, numpy(layer(x, training=False)))
     assert np.abs(numpy(layer(x, training=True)) - quiet).max() > 1e-3
+
+
+def test_a_kernel_may_be_given_as_an_object():
+    x, config = text(), {**GAUSSIAN, "learned_temperature": False, "normalize": True}
+    given = build(attention_kernel=GaussianKernel(temperature=0.7))
+    assert given.get_config()["attention_kernel"] == config
+    again = LlamaAttention.from_config(given.get_config())
+    again.build(x.shape)
+    again.set_weights(given.get_weights())
+    np.testing.assert_array_equal(numpy(again(x)), numpy(given(x)))
+
+
+def test_layers_may_share_a_learned_temperature():
+    kernel = GaussianKernel(learned_temperature=True)
+    first, second = (build(attention_kernel=kernel) for _ in range(2))
+    assert first.attention_kernel is second.attention_kernel
+    shared = [v for v in first.weights if any(v is w for w in second.weights)]
+    assert [v.name for v in shared] == ["log_temperature"]
+
+
+def test_layers_saved_before_there_were_kernels_take_dot_products():
+    config = build().get_config()
+    assert config.pop("attention_kernel") == {"name": "dot_product"}
+    assert isinstance(LlamaAttention.from_config(config).attention_kernel, DotProduct)
 
 
 def test_heads_that_do_not_divide_are_refused():

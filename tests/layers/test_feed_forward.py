@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from llama_keras.layers import SwiGLU
+from llama_keras.errors import InputError
+from llama_keras.layers import MLP, SwiGLU
 from tests.layers import longhand
 from tests.layers.longhand import numpy
 
@@ -19,6 +20,31 @@ def test_equals_longhand(use_bias):
     assert len(layer.variables) == (6 if use_bias else 3)
     got = numpy(layer(x))
     np.testing.assert_allclose(got, longhand.swiglu(layer, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shapes"),
+    [
+        ({}, {(8, 32), (32,), (32, 8), (8,)}),
+        ({"use_bias": False, "activation": "gelu"}, {(8, 32), (32, 8)}),
+        ({"intermediate_dim": 12, "activation": "silu"}, {(8, 12), (12,), (12, 8), (8,)}),
+    ],
+    ids=str,
+)
+def test_mlp_equals_longhand(arguments, shapes):
+    layer = MLP(**arguments)
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(2, 3, 8)).astype("float32")
+    layer.build(x.shape)
+    for variable in layer.variables:
+        variable.assign(generator.normal(size=variable.shape))
+    assert {tuple(variable.shape) for variable in layer.variables} == shapes
+    np.testing.assert_allclose(numpy(layer(x)), longhand.mlp(layer, x), rtol=1e-4, atol=1e-4)
+
+
+def test_unknown_activation_is_refused():
+    with pytest.raises(InputError, match="no activation 'swish2'; try 'relu'"):
+        MLP(activation="swish2")
 
 
 @pytest.mark.parametrize("epsilon", [1e-5, 1e-2])

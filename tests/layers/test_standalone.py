@@ -12,6 +12,7 @@ from tests.layers.longhand import load_model, numpy
 
 LINEAR = {"rope_type": "linear", "factor": 2.0}
 ATTENTION = {"num_query_heads": 4, "num_key_value_heads": 2}
+GAUSSIAN = {"temperature": 0.5, "learned_temperature": True, "normalize": False}
 
 
 def hidden_model(layer):
@@ -36,6 +37,16 @@ def position_model(layer):
     return keras.Model(positions, layer(positions)), np.arange(10).reshape(2, 5)
 
 
+def heads_model(layer):
+    query, key, value = (keras.Input((None, heads, 8)) for heads in (4, 2, 2))
+    mask = keras.Input((1, None, None), dtype="bool")
+    generator = np.random.default_rng(0)
+    data = [generator.normal(size=(2, 5, heads, 8)).astype("float32") for heads in (4, 2, 2)]
+    output = layer(query=query, key=key, value=value, mask=mask)
+    tril = np.tril(np.ones((2, 1, 5, 5), "bool"))
+    return keras.Model([query, key, value, mask], output), [*data, tril]
+
+
 def biased_model(layer):
     """Wires a block as the backbone does: bias and rotary tables come from other layers."""
     hidden, ids = keras.Input((None, 16)), keras.Input((None,), dtype="int32")
@@ -48,10 +59,23 @@ def biased_model(layer):
 # name -> (how to wire it, the layer's class, non-default arguments)
 CASES = {
     "AttentionBias": (token_model, layers.AttentionBias, {"mode": "bidirectional"}),
+    "DotProduct": (heads_model, layers.DotProduct, {}),
+    "GaussianKernel": (heads_model, layers.GaussianKernel, GAUSSIAN),
     "LlamaAttention": (
         hidden_model,
         layers.LlamaAttention,
-        {**ATTENTION, "head_dim": 6, "use_bias": True, "dropout": 0.1},
+        {
+            **ATTENTION,
+            "head_dim": 6,
+            "use_bias": True,
+            "dropout": 0.1,
+            "attention_kernel": {"name": "gaussian", **GAUSSIAN},
+        },
+    ),
+    "MLP": (
+        hidden_model,
+        layers.MLP,
+        {"intermediate_dim": 12, "activation": "gelu", "use_bias": False},
     ),
     "Pooling": (masked_model, layers.Pooling, {"mode": "mean"}),
     "RotaryEmbedding": (
@@ -69,7 +93,10 @@ CASES = {
             "intermediate_dim": 12,
             "layer_norm_epsilon": 0.1,
             "attention_bias": True,
-            "mlp_bias": True,
+            "mlp_bias": False,
+            "attention_kernel": {"name": "gaussian", **GAUSSIAN},
+            "feed_forward": "mlp",
+            "mlp_activation": "gelu",
             "dropout": 0.1,
         },
     ),
@@ -125,7 +152,18 @@ class TestAlone:
             assert variable.dtype == layer.variable_dtype
 
 
-@pytest.mark.parametrize("name", ["LlamaAttention", "TransformerBlock", "Pooling", "SwiGLU"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DotProduct",
+        "GaussianKernel",
+        "LlamaAttention",
+        "MLP",
+        "TransformerBlock",
+        "Pooling",
+        "SwiGLU",
+    ],
+)
 def test_compiled_equals_plain(name):
     wire, kind, arguments = CASES[name]
     model, data = wire(kind(**arguments))

@@ -3,7 +3,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llama_keras.layers import AttentionBias, RotaryEmbedding, TransformerBlock
+from llama_keras.errors import InputError
+from llama_keras.layers import (
+    AttentionBias,
+    DotProduct,
+    RotaryEmbedding,
+    SwiGLU,
+    TransformerBlock,
+)
 from tests.layers import longhand
 from tests.layers.longhand import numpy
 
@@ -11,7 +18,7 @@ SIZES: dict[str, Any] = {"num_query_heads": 4, "num_key_value_heads": 2, "interm
 
 
 def build(**arguments) -> Any:
-    layer = TransformerBlock(**SIZES, **arguments)
+    layer = TransformerBlock(**{**SIZES, **arguments})
     layer.build((None, None, 16))
     generator = np.random.default_rng(5)
     for variable in layer.trainable_variables:
@@ -25,6 +32,9 @@ def build(**arguments) -> Any:
         {},
         {"attention_bias": True, "mlp_bias": True},
         {"head_dim": 6, "layer_norm_epsilon": 0.1},
+        {"attention_kernel": "gaussian"},
+        {"feed_forward": "mlp", "mlp_activation": "gelu"},
+        {"feed_forward": "mlp", "intermediate_dim": None, "mlp_bias": False},
     ],
     ids=str,
 )
@@ -44,6 +54,30 @@ def test_weights_are_those_of_the_flags():
     both = build(attention_bias=True, mlp_bias=True).trainable_variables
     biases = sorted(v.shape[0] for v in both if v.name == "bias")
     assert biases == [8, 8, 16, 16, 16, 20, 20]
+
+
+def test_weights_of_an_mlp():
+    block = build(feed_forward="mlp", intermediate_dim=None)
+    shapes = [tuple(v.shape) for v in block.feed_forward.trainable_variables]
+    assert shapes == [(16, 64), (64,), (64, 16), (16,)]
+
+
+def test_each_network_keeps_to_its_own_settings():
+    with pytest.raises(
+        InputError, match=r"'glu' is not known; expected one of \['swiglu', 'mlp'\]"
+    ):
+        build(feed_forward="glu")
+    with pytest.raises(InputError, match="'swiglu' needs intermediate_dim"):
+        build(intermediate_dim=None)
+
+
+def test_blocks_saved_before_there_were_kernels_are_those_of_llama():
+    config = build().get_config()
+    for name in ("attention_kernel", "feed_forward", "mlp_activation"):
+        del config[name]
+    again = TransformerBlock.from_config(config)
+    assert isinstance(again.feed_forward, SwiGLU)
+    assert isinstance(again.attention.attention_kernel, DotProduct)
 
 
 def test_dropout_acts_in_training_only():

@@ -40,7 +40,7 @@ def main(given: str, result: str) -> None:
         for index, variable in enumerate(backbone.weights):
             variable.assign(weights[f"{variant}/weight/{index}"])
         head: Any = backbone.token_embedding
-        output = backbone(toy_batch((6, 4)))
+        output = backbone(toy_batch((6, 4), mode=backbone.config.attention_mask))
         results[f"{variant}/output"] = numpy(output)
         results[f"{variant}/logits"] = numpy(head(output, reverse=True))
     np.savez(result, allow_pickle=False, **results)

@@ -47,9 +47,12 @@ def classifier(backbone, **compiled):
     return model
 
 
-def task(count=64):
+def task(count=64, *, mode="causal"):
     ids = np.random.default_rng(0).integers(1, 29, size=(count, 5)).astype("int32")
-    return {"token_ids": ids, "padding_mask": np.ones_like(ids)}, ids[:, 0] % 2
+    data = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
+    if mode == "prefix":
+        data["prefix_mask"] = np.array([[1, 1, 1, 0, 0]] * count)
+    return data, ids[:, 0] % 2
 
 
 def shapes(backbone):
@@ -124,15 +127,18 @@ def test_packed_rows_in_a_functional_model_reload(tmp_path):
     assert_close(again(data), model(data), 0.0)
 
 
-def test_compiled_equals_plain():
-    backbone, batch = build(), toy_batch((6, 4))
+@pytest.mark.parametrize("variant", ["plain", "gaussian", "unnormalized", "article"])
+def test_compiled_equals_plain(variant):
+    backbone = build(**VARIANTS[variant])
+    batch = toy_batch((6, 4), mode=backbone.config.attention_mask)
     plain = backbone(batch)
     backbone.compile(jit_compile=True)
     assert_close(backbone.predict(batch, verbose=0), plain, 2e-5)
 
 
-def test_fit_lowers_the_loss():
-    model = classifier(build(tie_word_embeddings=True))
+@pytest.mark.parametrize("variant", ["plain", "article"])
+def test_fit_lowers_the_loss(variant):
+    model = classifier(build(**VARIANTS[variant], tie_word_embeddings=True))
     data, labels = task()
     losses = model.fit(data, labels, epochs=12, batch_size=16, verbose=QUIET).history["loss"]
     assert losses[-1] < 0.6 * losses[0]
@@ -150,14 +156,16 @@ def test_fit_in_mixed_precision_lowers_the_loss(dtype):
 
 
 @pytest.mark.parametrize(
-    "variant", ["plain", "biases", "bidirectional", "multi-query", "wide heads"]
+    "variant",
+    ["plain", "biases", "bidirectional", "multi-query", "wide heads"]
+    + ["prefix", "gaussian", "unnormalized", "article"],
 )
 def test_gradients_reach_every_weight(variant):
     # The reverse embedding is the head's business: tie it, so that every weight is on the way.
     backbone = build(**VARIANTS[variant], tie_word_embeddings=True)
     model = classifier(backbone, optimizer=keras.optimizers.SGD(1.0))
     before = [numpy(w) for w in backbone.trainable_weights]
-    data, labels = task()
+    data, labels = task(mode=backbone.config.attention_mask)
     model.train_on_batch(data, labels)
     for old, new in zip(before, backbone.trainable_weights, strict=True):
         if new.path.endswith("key_dense/bias"):
@@ -249,6 +257,92 @@ def test_lora_on_int8_weights_trains():
     data, labels = task()
     losses = model.fit(data, labels, epochs=3, batch_size=16, verbose=QUIET).history["loss"]
     assert losses[-1] < losses[0]
+
+
+def test_weights_of_the_article_s_encoder():
+    got = shapes(build(**VARIANTS["article"]))
+    block = "transformer_layer_1"
+    assert len(got) == 1 + 1 + 1 + 2 * 11 + 1
+    assert got["position_embedding/embeddings"] == (32, 16)
+    assert got[f"{block}/attention/attention_kernel/log_temperature"] == ()
+    assert got[f"{block}/feed_forward/up_dense/kernel"] == (16, 64)
+    assert got[f"{block}/feed_forward/up_dense/bias"] == (64,)
+    assert got[f"{block}/feed_forward/down_dense/kernel"] == (64, 16)
+    assert got[f"{block}/feed_forward/down_dense/bias"] == (16,)
+
+
+def test_each_layer_learns_its_own_temperature():
+    backbone = build(
+        attention_kernel="gaussian", attention_temperature=0.5, learned_temperature=True
+    )
+    kernels = [layer.attention.attention_kernel for layer in backbone.transformer_layers]
+    assert kernels[0].log_temperature is not kernels[1].log_temperature
+    fresh = LlamaBackbone(**{**SIZES, **backbone.get_config(), "name": None})
+    for layer in fresh.transformer_layers:
+        assert numpy(layer.attention.attention_kernel.current_temperature()) == pytest.approx(0.5)
+
+
+def test_configs_from_before_the_article_s_options_are_llama():
+    config = build().get_config()
+    for name in (
+        "attention_kernel",
+        "attention_temperature",
+        "learned_temperature",
+        "normalize_attention",
+        "feed_forward",
+        "mlp_activation",
+        "positions",
+    ):
+        del config[name]
+    again = LlamaBackbone.from_config(config)
+    assert shapes(again) == shapes(build())
+    assert again.config == build().config
+
+
+def test_prefix_models_have_an_input_more_and_others_refuse_it():
+    backbone, batch = build(attention_mask="prefix"), toy_batch(mode="prefix")
+    assert set(backbone.input) == set(batch)
+    plain = {k: v for k, v in batch.items() if k != "prefix_mask"}
+    symbolic = {k: keras.KerasTensor((2, 6), "int32") for k in plain}
+    for inputs in (plain, symbolic, {**plain, "segment_ids": np.ones((2, 6), "int32")}):
+        with pytest.raises(ValueError, match='Missing data for input "prefix_mask"'):
+            backbone(inputs)  # Keras's own message
+    with pytest.raises(InputError, match="needs 'prefix_mask'"):
+        backbone.attention_weights(plain)
+    for mode in ("causal", "bidirectional"):
+        with pytest.raises(InputError, match=f"'{mode}' takes no 'prefix_mask'"):
+            build(attention_mask=mode)(batch)
+    # Without a token in the prefix the model is causal.
+    batch["prefix_mask"] = np.zeros_like(batch["prefix_mask"])
+    assert_close(backbone(batch), build()(plain), 1e-6)
+
+
+def test_learned_positions_are_limited():
+    backbone = build(positions="learned", max_sequence_length=6)
+    packed = toy_batch((8,)) | {"segment_ids": np.array([[1] * 5 + [2] * 3])}
+    assert backbone(packed).shape == (1, 8, 16)
+    assert build(max_sequence_length=6)(toy_batch((8,))).shape == (1, 8, 16)
+    for call in (backbone, backbone.attention_weights):
+        with pytest.raises(InputError, match="8 tokens, and this model has learned 6 positions"):
+            call(toy_batch((8,)))
+
+
+@pytest.mark.parametrize("variant", ["plain", "gaussian", "article"])
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float16"])
+def test_attention_weights_in_half_precision_are_float32_and_add_up_to_one(variant, dtype):
+    backbone, batch = build(**VARIANTS[variant], dtype=dtype), toy_batch()
+    for weights in backbone.attention_weights(batch):
+        assert keras.backend.standardize_dtype(weights.dtype) == "float32"
+        np.testing.assert_allclose(numpy(weights).sum(axis=-1), 1.0, atol=0.02)
+
+
+@pytest.mark.parametrize("variant", ["plain", "article"])
+def test_a_truncated_copy_equals_the_first_blocks(variant):
+    backbone, batch = build(**VARIANTS[variant]), toy_batch((6, 4))
+    inner = keras.Model(backbone.input, backbone.transformer_layers[0].output)
+    assert_close(backbone.truncated(1)(batch), backbone.layer_norm(inner(batch)), 1e-6)
+    with pytest.raises(InputError, match="1 … 2; received 3"):
+        backbone.truncated(3)
 
 
 def test_cache_needs_a_causal_model():

@@ -33,6 +33,13 @@ def test_every_field_survives_with_a_value_of_its_own():
         mlp_bias=True,
         dropout=0.25,
         attention_mask="bidirectional",
+        attention_kernel="gaussian",
+        attention_temperature=0.5,
+        learned_temperature=True,
+        normalize_attention=False,
+        feed_forward="mlp",
+        mlp_activation="gelu",
+        positions="none",
     )
     for field in dataclasses.fields(config):
         assert getattr(config, field.name) != field.default, f"{field.name} is not tried"
@@ -42,6 +49,14 @@ def test_every_field_survives_with_a_value_of_its_own():
 def test_head_size_follows_from_width_and_heads():
     assert LlamaConfig(**SIZES).head_dim == 4
     assert LlamaConfig(**{**SIZES, "hidden_dim": 18, "head_dim": 10}).head_dim == 10
+
+
+def test_an_mlp_has_four_times_the_width_and_biases():
+    sizes = {**SIZES, "intermediate_dim": None}
+    mlp = LlamaConfig(**sizes, feed_forward="mlp")
+    assert (mlp.intermediate_dim, mlp.mlp_bias) == (64, True)
+    assert LlamaConfig(**sizes, feed_forward="mlp", mlp_bias=False).mlp_bias is False
+    assert LlamaConfig(**SIZES).mlp_bias is False
 
 
 def test_is_frozen():
@@ -65,7 +80,19 @@ def test_is_frozen():
         ({"rope_max_wavelength": 0.0}, "rope_max_wavelength must be positive"),
         ({"rope_max_wavelength": None}, "rope_max_wavelength must be a number"),
         ({"layer_norm_epsilon": -1e-5}, "layer_norm_epsilon must be positive"),
-        ({"attention_mask": "prefix"}, r"'prefix'.*\['causal', 'bidirectional'\]"),
+        ({"attention_mask": "upper"}, r"'upper'.*\['causal', 'bidirectional', 'prefix'\]"),
+        ({"attention_kernel": "cosine"}, r"'cosine'.*\['dot_product', 'gaussian'\]"),
+        ({"attention_temperature": 2.0}, "acts only with attention_kernel='gaussian'"),
+        ({"learned_temperature": True}, "acts only with attention_kernel='gaussian'"),
+        ({"normalize_attention": False}, "acts only with attention_kernel='gaussian'"),
+        ({"attention_kernel": "gaussian", "attention_temperature": 0.0}, "received 0.0"),
+        ({"attention_kernel": "gaussian", "attention_temperature": "1"}, "received '1'"),
+        ({"feed_forward": "glu"}, r"'glu'.*\['swiglu', 'mlp'\]"),
+        ({"mlp_activation": "gelu"}, "acts only with feed_forward='mlp'"),
+        ({"feed_forward": "mlp", "mlp_activation": "gulu"}, "no activation 'gulu'"),
+        ({"intermediate_dim": None}, "intermediate_dim must be a positive integer; received None"),
+        ({"num_layers": True}, "num_layers must be a positive integer; received True"),
+        ({"positions": "sine"}, r"'sine'.*\['rotary', 'learned', 'none'\]"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "'yarn'"),
     ],
     ids=str,

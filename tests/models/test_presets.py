@@ -4,6 +4,8 @@ import pytest
 from llama_keras.errors import InputError
 from llama_keras.models import LlamaBackbone
 from llama_keras.text import Tokenizer
+from tests.models.backbone_suite import SIZES as SUITE_SIZES
+from tests.models.backbone_suite import VARIANTS, perturbed, toy_batch
 
 FEATURES = {"token_ids": np.array([[5, 6, 7]]), "padding_mask": np.ones((1, 3), "int32")}
 SIZES = {
@@ -29,6 +31,16 @@ def test_a_saved_preset_gives_the_same_model(tmp_path, tied):
     assert (logits[0] == logits[1]).all()
     tokenizer = Tokenizer.from_preset(tmp_path / "mine")
     assert tokenizer.decode(tokenizer.encode("née 🙂")) == "née 🙂"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_comes_back_from_a_preset(tmp_path, variant):
+    backbone = perturbed(LlamaBackbone(**{**SUITE_SIZES, **VARIANTS[variant]}))
+    backbone.save_to_preset(tmp_path / "mine")
+    loaded = LlamaBackbone.from_preset(tmp_path / "mine")
+    assert loaded.config == backbone.config
+    batch = toy_batch((6, 4), mode=backbone.config.attention_mask)
+    assert (np.array(loaded(batch)) == np.array(backbone(batch))).all()
 
 
 def test_an_existing_directory_is_kept(tmp_path):

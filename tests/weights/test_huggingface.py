@@ -145,9 +145,15 @@ def test_json_round_trip(variant):
 
 def test_what_hugging_face_cannot_express_is_refused():
     values = huggingface_config(read_config_json("tied_gqa"))
-    bidirectional = LlamaConfig(**values, attention_mask="bidirectional")
-    with pytest.raises(InputError, match="cannot express"):
-        huggingface_json(bidirectional, dtype="float32")
+    for name, value in (
+        ("attention_mask", "bidirectional"),
+        ("attention_kernel", "gaussian"),
+        ("feed_forward", "mlp"),
+        ("positions", "learned"),
+    ):
+        backbone = LlamaConfig(**{**values, name: value})
+        with pytest.raises(InputError, match=f"{name}='{value}', .* cannot express"):
+            huggingface_json(backbone, dtype="float32")
     with pytest.raises(InputError, match="may not be vocab_size"):
         huggingface_json(LlamaConfig(**values), dtype="float32", extra={"vocab_size": 3})
 
