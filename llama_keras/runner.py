@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from llama_keras.atomic import write_text
-from llama_keras.data import ClassificationData, load_classification
 from llama_keras.errors import InputError
+from llama_keras.kinds import TaskKind, get_kind
 from llama_keras.tasks.recipe import Recipe
 
 METRICS_FILE = "metrics.json"
@@ -52,39 +52,28 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
     """
     import keras
 
-    from llama_keras.tasks import TextClassifier
     from llama_keras.training.fine_tuning import STRATEGIES, trainable_share
 
     directory = _new_directory(Path(output))
-    parts = _load_parts(recipe)
-    labels = _labels(recipe, parts)
+    kind = get_kind(recipe.task)
+    parts = _load_parts(recipe, kind)
+    labels = kind.labels(recipe, parts)
     keras.utils.set_random_seed(recipe.train.seed)
     options = {}
     if recipe.train.learning_rate is not None:
         options["learning_rate"] = recipe.train.learning_rate
     say(f"loading {recipe.preset}")
-    model = TextClassifier.from_preset(
-        recipe.preset,
-        dtype=recipe.model.dtype,
-        backbone_arguments={"attention_mask": recipe.model.attention_mask},
-        labels=labels,
-        pooling=recipe.model.pooling,
-        dropout=recipe.model.dropout,
-        max_sequence_length=recipe.model.max_sequence_length,
-        cleaning=recipe.clean or None,
-        strategy=STRATEGIES[recipe.strategy](**options),
-    )
+    model = kind.build(recipe, labels, STRATEGIES[recipe.strategy](**options))
     directory.mkdir(parents=True, exist_ok=True)
     resolved = recipe.model_copy(update={"labels": labels})
     write_text(directory / RECIPE_FILE, yaml.safe_dump(resolved.model_dump(), sort_keys=False))
     model.strategy.prepare(model)
     sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
-    say(f"{recipe.strategy} on {sizes} texts; {trainable_share(model)}")
+    say(f"{recipe.strategy} on {sizes} {kind.noun}; {trainable_share(model)}")
     validation = parts.get("validation")
     history = model.fit(
-        parts["train"].texts,
-        parts["train"].labels,
-        validation_data=(validation.texts, validation.labels) if validation else None,
+        *kind.examples(parts["train"]),
+        validation_data=kind.examples(validation) if validation else None,
         epochs=recipe.train.epochs,
         batch_size=recipe.train.batch_size,
         seed=recipe.train.seed,
@@ -92,7 +81,7 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
         verbose=1 if sys.stderr.isatty() else 2,
     )
     model.save(directory / MODEL_FILE)
-    metrics = _measure(model, recipe, parts, labels)
+    metrics = _measure(model, recipe, kind, parts)
     metrics["history"] = _plain(history.history)
     export = model.export(directory / "export" / recipe.name) if recipe.export else None
     write_text(directory / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
@@ -109,57 +98,34 @@ def _new_directory(directory: Path) -> Path:
     return directory
 
 
-def _load_parts(recipe: Recipe) -> dict[str, ClassificationData]:
+def _load_parts(recipe: Recipe, kind: TaskKind) -> dict[str, Any]:
     sources = {name: getattr(recipe.data, name) for name in ("train", "validation", "test")}
     if sources["train"] is None:
         raise InputError(
-            f"Recipe {recipe.name} has no training data; add --set data.train=FILE (JSONL, CSV, "
-            "TSV or tfds:NAME/SPLIT)."
+            f"Recipe {recipe.name} has no training data; add --set data.train=FILE (or "
+            "tfds:NAME/SPLIT)."
         )
-    return {name: _load_part(recipe, source) for name, source in sources.items() if source}
+    return {name: _load_part(recipe, kind, source) for name, source in sources.items() if source}
 
 
-def _load_part(recipe: Recipe, source: str) -> ClassificationData:
+def _load_part(recipe: Recipe, kind: TaskKind, source: str) -> Any:
     split = None
     if source.startswith("tfds:"):
         source, _, split = source.rpartition("/")
         if not source:
             raise InputError(f"Write tfds:NAME/SPLIT, such as tfds:glue/sst2/train, not '{split}'.")
-    part = load_classification(
-        source,
-        split=split,
-        text_column=recipe.data.text_column,
-        label_column=recipe.data.label_column,
-        data_dir=recipe.data.data_dir,
-    )
+    part = kind.load(recipe, source, split)
     return part if recipe.data.limit is None else part.head(recipe.data.limit)
 
 
-def _labels(recipe: Recipe, parts: dict[str, ClassificationData]) -> list[str]:
-    labels = recipe.labels or parts["train"].label_names
-    for name, part in parts.items():
-        unknown = sorted(set(part.labels) - set(labels))
-        if unknown:
-            raise InputError(
-                f"The {name} data ({part.source}) has the label {unknown[0]!r}, which is not among "
-                f"{labels}."
-            )
-    return labels
-
-
-def _measure(model, recipe: Recipe, parts, labels) -> dict[str, Any]:
-    from llama_keras.eval.metrics import compute_metrics
-
+def _measure(model, recipe: Recipe, kind: TaskKind, parts) -> dict[str, Any]:
     result: dict[str, Any] = {"recipe": recipe.name, "strategy": recipe.strategy}
     for name in ("validation", "test"):
         if name not in parts:
             continue
-        answers = model.predict(parts[name].texts, verbose=0)
-        found = compute_metrics(
-            parts[name].labels, [answer["label"] for answer in answers], labels=labels
-        )
+        found = kind.measure(model, parts[name])
         result[name] = {key: metric.value for key, metric in found.items()}
-        result[name]["n"] = len(answers)
+        result[name]["n"] = len(parts[name])
         result[name]["intervals"] = {
             key: [metric.low, metric.high] for key, metric in found.items()
         }

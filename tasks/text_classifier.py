@@ -4,14 +4,13 @@ Axes: N texts, B batch, T tokens, E model width, C classes.
 """
 
 import logging
-import math
 
 import keras
 import numpy as np
 
 from llama_keras.errors import InputError
 from llama_keras.layers import Pooling
-from llama_keras.tasks.task import Task
+from llama_keras.tasks.fine_tuned import FineTunedTask
 from llama_keras.tasks.text_data import as_texts_and_labels, clean_texts, is_raw_text
 
 logger = logging.getLogger("llama_keras")
@@ -21,7 +20,7 @@ DEFAULT_POOLING = {"causal": "last", "bidirectional": "mean"}
 
 
 @keras.saving.register_keras_serializable(package="llama_keras")
-class TextClassifier(Task):
+class TextClassifier(FineTunedTask):
     """Classifies raw text with a Llama backbone, pooling and a dense layer.
 
     `fit`, `evaluate` and `predict` take a list of strings (and of labels), a `tf.data.Dataset` of
@@ -61,15 +60,18 @@ class TextClassifier(Task):
         strategy="full",
         **kwargs,
     ):
-        from llama_keras.training.fine_tuning import get_strategy
-
-        super().__init__(backbone=backbone, tokenizer=tokenizer, cleaning=cleaning, **kwargs)
+        super().__init__(
+            backbone=backbone,
+            tokenizer=tokenizer,
+            cleaning=cleaning,
+            max_sequence_length=max_sequence_length,
+            strategy=strategy,
+            **kwargs,
+        )
         labels = list(labels)
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise InputError(f"labels must be two or more different names; received {labels}.")
         self.labels = labels
-        self.strategy = get_strategy(strategy)
-        self.max_sequence_length = min(max_sequence_length, backbone.config.max_sequence_length)
         self.pooling = Pooling(
             pooling or DEFAULT_POOLING[backbone.config.attention_mask],
             dtype=backbone.dtype_policy,
@@ -78,7 +80,6 @@ class TextClassifier(Task):
         self.dropout = keras.layers.Dropout(dropout, dtype="float32", name="dropout")
         self.head = keras.layers.Dense(len(labels), dtype="float32", name="head")
         self.head.build((None, backbone.config.hidden_dim))
-        self._graph = None  # made by the first `predict`
         self.built = True
 
     def call(self, inputs, training=None):
@@ -87,74 +88,17 @@ class TextClassifier(Task):
         pooled = self.pooling(hidden, inputs["padding_mask"])
         return self.head(self.dropout(pooled, training=training))
 
-    def fit(
-        self,
-        x,
-        y=None,
-        *,
-        validation_data=None,
-        batch_size: int = 32,
-        epochs: int = 1,
-        seed: int = 0,
-        **kwargs,
-    ):
-        """Fine-tunes by the task's strategy.
+    def example_rows(self, x, y):
+        """Gives texts and labels as token rows; see `FineTunedTask.example_rows`."""
+        return self.token_rows(*as_texts_and_labels(x, y))
 
-        Args:
-            x: list of N strings, or a `tf.data.Dataset` of `(text, label)`; anything else goes to
-                `keras.Model.fit` as it is.
-            y: list of N labels (names, or numbers as in `labels`).
-            validation_data: a pair `(texts, labels)` or a dataset.
-            batch_size: texts in a batch.
-            epochs: passes over the data.
-            seed: of the order of texts.
-            **kwargs: of `keras.Model.fit`; `linear_probe` takes `callbacks` and `verbose` only.
+    def default_loss(self):
+        """Gives the cross-entropy over the classes."""
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-        Returns:
-            A Keras `History`.
-
-        Raises:
-            InputError: no texts, a label that the model does not know, lengths that differ.
-        """
-        if not is_raw_text(x):
-            return super().fit(
-                x,
-                y,
-                validation_data=validation_data,
-                batch_size=batch_size,
-                epochs=epochs,
-                **kwargs,
-            )
-        train = self.token_rows(*as_texts_and_labels(x, y))
-        validation = None
-        if validation_data is not None:
-            pair = (
-                validation_data if isinstance(validation_data, tuple) else (validation_data, None)
-            )
-            validation = self.token_rows(*as_texts_and_labels(*pair))
-        self.strategy.prepare(self)
-        self._graph = None  # LoRA and the probe change what a call computes
-        if self.strategy.name == "linear_probe":
-            return self._fit_probe(train, validation, batch_size=batch_size, **kwargs)
-        return self._fit_steps(
-            train, validation, batch_size=batch_size, epochs=epochs, seed=seed, **kwargs
-        )
-
-    def _fit_steps(self, train, validation, *, batch_size, epochs, seed, **kwargs):
-        from llama_keras.data.bucketing import inference_batches, training_batches
-
-        dataset, steps = training_batches(train, batch_size=batch_size, seed=seed)
-        if not self.compiled:
-            self.compile(total_steps=steps * epochs)
-        if validation is not None:
-            validation, _ = inference_batches(validation, batch_size=batch_size)
-        return super().fit(
-            dataset,
-            steps_per_epoch=steps,
-            validation_data=validation,
-            epochs=epochs,
-            **{"shuffle": False, **kwargs},
-        )
+    def default_metrics(self):
+        """Gives the accuracy."""
+        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
     def _fit_probe(self, train, validation, *, batch_size, callbacks=(), verbose="auto"):
         """Solves the head; `callbacks` see one epoch, and `verbose` has nothing to show."""
@@ -190,38 +134,6 @@ class TextClassifier(Task):
         history.history.update(layer=[fit.layer], val_by_layer=[fit.by_layer])
         return history
 
-    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", total_steps=None, **kwargs):
-        """Prepares training; `"auto"` chooses what suits the task.
-
-        Args:
-            optimizer: by default AdamW with the strategy's learning rate.
-            loss: by default cross-entropy over the classes.
-            metrics: by default the accuracy.
-            total_steps: length of the schedule (a tenth of it warms up, then a cosine to zero);
-                by default the rate stays.
-            **kwargs: of `keras.Model.compile`.
-        """
-        if loss == "auto":
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        if metrics == "auto":
-            metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-        if optimizer == "auto":
-            optimizer = _adamw(self.strategy.learning_rate, total_steps)
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-
-    def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
-        """Gives loss and metrics as a dict, for raw text or token features."""
-        kwargs = {"return_dict": True, **kwargs}
-        if not is_raw_text(x):
-            return super().evaluate(x, y, batch_size=batch_size, **kwargs)
-        from llama_keras.data.bucketing import inference_batches
-
-        if not self.compiled:
-            self.compile()
-        rows = self.token_rows(*as_texts_and_labels(x, y))
-        dataset, _ = inference_batches(rows, batch_size=batch_size)
-        return super().evaluate(dataset, **kwargs)
-
     def predict(self, x, *, batch_size: int = 32, verbose="auto", **kwargs):
         """Gives one answer for each text.
 
@@ -239,17 +151,10 @@ class TextClassifier(Task):
             return super().predict(x, batch_size=batch_size, verbose=verbose, **kwargs)
         if kwargs:
             raise InputError(f"predict takes no {sorted(kwargs)} for raw text.")
-        from llama_keras.data.inference import graph_of, run_rows
-
         texts, _ = as_texts_and_labels(x, None)
         if not texts:
             return []
-        if self._graph is None:
-            self._graph = graph_of(lambda features: self(features, training=False))
-        title = "predict" if verbose else ""
-        (logits,) = run_rows(
-            self._graph, self.token_rows(texts), batch_size=batch_size, title=title
-        )
+        (logits,) = self.run_head(self.token_rows(texts), batch_size=batch_size, verbose=verbose)
         return [self._answer(row) for row in _softmax(logits)]
 
     def _answer(self, probabilities) -> dict:
@@ -291,39 +196,14 @@ class TextClassifier(Task):
             raise InputError(f"Unknown label {', '.join(shown)}; the model knows {self.labels}.")
         return np.array(found, dtype="int32")
 
-    def export(self, directory, **kwargs):
-        """Writes a SavedModel that takes strings; see `serving.export.export_task`."""
-        from llama_keras.serving.export import export_task
-
-        return export_task(self, directory, **kwargs)
-
     def get_config(self):
         """Gives the arguments of the constructor."""
-        from llama_keras.training.fine_tuning import strategy_config
-
         return {
             **super().get_config(),
             "labels": self.labels,
             "pooling": self.pooling.mode,
             "dropout": self.dropout.rate,
-            "max_sequence_length": self.max_sequence_length,
-            "strategy": strategy_config(self.strategy),
         }
-
-
-def _adamw(learning_rate: float, total_steps: int | None):
-    rate = learning_rate
-    if total_steps:
-        warmup = math.ceil(total_steps / 10)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0,
-            decay_steps=max(total_steps - warmup, 1),
-            warmup_target=learning_rate,
-            warmup_steps=warmup,
-        )
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
-    optimizer.exclude_from_weight_decay(var_names=["scale", "bias"])
-    return optimizer
 
 
 def _softmax(logits):

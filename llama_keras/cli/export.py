@@ -23,6 +23,6 @@ def _export(
     file = model / "model.keras" if model.is_dir() else model
     if not file.is_file():
         raise InputError(f"There is no model at '{file}'; give a run directory or a .keras file.")
-    from llama_keras.tasks import TextClassifier
+    from llama_keras.tasks.task import Task
 
-    print(f"exported {TextClassifier.load(file).export(output)}")
+    print(f"exported {Task.load(file).export(output)}")

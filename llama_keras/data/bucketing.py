@@ -14,6 +14,8 @@ from llama_keras.errors import InputError
 # Texts are sorted by length within windows of this many batches: wide enough to fill batches with
 # texts of one length, narrow enough that batches stay random.
 WINDOW_BATCHES = 64
+# Label of a token that has none, and of padding: no part of a loss.
+NO_LABEL = -1
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,14 @@ class TokenRows:
     Attributes:
         token_ids: N lists of ints, none empty.
         pad_id: stands in the unused places of a batch.
-        labels: int32 `(N,)` or `None`.
+        labels: int32 `(N, …)`; or N lists of one int for each token, for labels of tokens; or
+            `None`.
         sample_weights: float32 `(N,)` or `None`.
     """
 
     token_ids: list[list[int]]
     pad_id: int
-    labels: np.ndarray | None = None
+    labels: np.ndarray | list[list[int]] | None = None
     sample_weights: np.ndarray | None = None
 
     def __post_init__(self):
@@ -37,6 +40,10 @@ class TokenRows:
             raise InputError("There is no text to work on: the data set is empty.")
         if not all(self.token_ids):
             raise InputError("A text has no tokens; leave empty texts out.")
+        if isinstance(self.labels, list):
+            for row, (ids, labels) in enumerate(zip(self.token_ids, self.labels, strict=True)):
+                if len(ids) != len(labels):
+                    raise InputError(f"Row {row} has {len(ids)} tokens but {len(labels)} labels.")
 
     @property
     def lengths(self) -> np.ndarray:
@@ -45,26 +52,37 @@ class TokenRows:
 
     def take(self, index) -> "TokenRows":
         """Gives the texts of the numbers `index`, with their labels and weights."""
-        columns = (self.labels, self.sample_weights)
-        picked = (None if column is None else column[index] for column in columns)
-        return TokenRows([self.token_ids[i] for i in index], self.pad_id, *picked)
+        labels, weights = self.labels, self.sample_weights
+        if isinstance(labels, list):
+            labels = [labels[i] for i in index]
+        elif labels is not None:
+            labels = labels[index]
+        weights = None if weights is None else weights[index]
+        return TokenRows([self.token_ids[i] for i in index], self.pad_id, labels, weights)
+
+
+def _joined(rows: list[list[int]]) -> np.ndarray:
+    return np.concatenate([np.asarray(row, dtype="int32") for row in rows])
 
 
 def _batch_maker(rows: TokenRows):
     """Gives a function from text numbers `(B,)` to a padded batch, in the graph."""
     splits = np.concatenate([[0], np.cumsum(rows.lengths)])
-    flat = np.concatenate([np.asarray(row, dtype="int32") for row in rows.token_ids])
-    columns = [c for c in (rows.labels, rows.sample_weights) if c is not None]
+    flat = _joined(rows.token_ids)
+    by_token = _joined(rows.labels) if isinstance(rows.labels, list) else None
+    columns = [c for c in (rows.labels, rows.sample_weights) if isinstance(c, np.ndarray)]
 
     def make(index):
         starts, lengths = tf.gather(splits[:-1], index), tf.gather(rows.lengths, index)
-        token_ids = tf.gather(flat, tf.ragged.range(starts, starts + lengths))
+        places = tf.ragged.range(starts, starts + lengths)
+        token_ids = tf.gather(flat, places)
         padded = token_ids.to_tensor(rows.pad_id)
         mask = tf.sequence_mask(token_ids.row_lengths(), tf.shape(padded)[1], dtype=tf.int32)
         features = {"token_ids": padded, "padding_mask": mask}
-        if not columns:
-            return features
-        return (features, *(tf.gather(column, index) for column in columns))
+        targets = [tf.gather(column, index) for column in columns]
+        if by_token is not None:
+            targets.insert(0, tf.gather(by_token, places).to_tensor(NO_LABEL))
+        return (features, *targets) if targets else features
 
     return make
 
@@ -105,7 +123,7 @@ def training_batches(rows: TokenRows, *, batch_size: int, seed: int) -> tuple:
 
     Returns:
         A `tf.data.Dataset` of `({"token_ids": int32 (B, T), "padding_mask": int32 (B, T)},
-        labels (B,)[, sample weights (B,)])` and the number of batches in an epoch.
+        labels (B, …) or (B, T)[, sample weights (B,)])` and the number of batches in an epoch.
     """
     plan = _epoch_plan(rows.lengths, batch_size, seed)
     make = _batch_maker(rows)

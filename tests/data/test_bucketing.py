@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_keras.data.bucketing import TokenRows, inference_batches, training_batches
+from llama_keras.data.bucketing import NO_LABEL, TokenRows, inference_batches, training_batches
 from llama_keras.errors import InputError
 
 
@@ -78,3 +78,15 @@ def test_refuses_nothing_and_empty_rows():
         TokenRows([], pad_id=0)
     with pytest.raises(InputError, match="no tokens"):
         TokenRows([[1], []], pad_id=0)
+
+
+def test_labels_of_tokens_are_padded_like_tokens():
+    rows = TokenRows([[1, 2, 3], [4]], pad_id=0, labels=[[0, NO_LABEL, 2], [1]])
+    dataset, order = inference_batches(rows, batch_size=2)
+    ((features, labels),) = list(dataset)
+    assert order.tolist() == [1, 0]
+    assert features["token_ids"].numpy().tolist() == [[4, 0, 0], [1, 2, 3]]
+    assert labels.numpy().tolist() == [[1, NO_LABEL, NO_LABEL], [0, NO_LABEL, 2]]
+    assert rows.take([1]).labels == [[1]]
+    with pytest.raises(InputError, match="Row 1 has 1 tokens but 2 labels"):
+        TokenRows([[1], [2]], pad_id=0, labels=[[1], [1, 1]])

@@ -1,0 +1,47 @@
+"""The record that every kind of task fills in, and what kinds share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llama_keras.eval.metrics import Metric
+from llama_keras.tasks.recipe import Recipe
+
+
+class Examples(Protocol):
+    """One part of a data set: train, validation or test."""
+
+    source: str
+
+    def __len__(self) -> int: ...
+
+    def head(self, count: int) -> "Examples":
+        """Gives the first `count` examples."""
+        ...
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """What a recipe's `task` stands for."""
+
+    noun: str
+    """What the examples are called, such as "texts"."""
+    load: Callable[[Recipe, str, str | None], Any]
+    """From the recipe, a source and its split (for `tfds:`), one `Examples`."""
+    labels: Callable[[Recipe, Mapping[str, Any]], list[str] | None]
+    """All labels of the parts, checked against the recipe's; None where the task has none."""
+    build: Callable[[Recipe, list[str] | None, Any], Any]
+    """From the recipe, the labels and the strategy, the task."""
+    examples: Callable[[Any], tuple[Sequence[Any], Sequence[Any] | None]]
+    """From one `Examples`, what `fit` takes as x and y."""
+    measure: Callable[[Any, Any], dict[str, Metric]]
+    """From the task and one `Examples`, the metrics by name."""
+
+
+def model_arguments(recipe: Recipe) -> dict[str, Any]:
+    """Gives the arguments of `from_preset` that all kinds have in common."""
+    return {
+        "dtype": recipe.model.dtype,
+        "backbone_arguments": {"attention_mask": recipe.model.attention_mask},
+        "max_sequence_length": recipe.model.max_sequence_length,
+    }

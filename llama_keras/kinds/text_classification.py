@@ -1,0 +1,62 @@
+"""Recipes with `task: text_classification`."""
+
+from collections.abc import Mapping
+
+from llama_keras.data import ClassificationData, load_classification
+from llama_keras.errors import InputError
+from llama_keras.kinds.kind import TaskKind, model_arguments
+from llama_keras.tasks.recipe import Recipe
+
+
+def _load(recipe: Recipe, source: str, split: str | None) -> ClassificationData:
+    return load_classification(
+        source,
+        split=split,
+        text_column=recipe.data.text_column,
+        label_column=recipe.data.label_column,
+        data_dir=recipe.data.data_dir,
+    )
+
+
+def _labels(recipe: Recipe, parts: Mapping[str, ClassificationData]) -> list[str]:
+    labels = recipe.labels or parts["train"].label_names
+    for name, part in parts.items():
+        unknown = sorted(set(part.labels) - set(labels))
+        if unknown:
+            raise InputError(
+                f"The {name} data ({part.source}) has the label {unknown[0]!r}, which is not among "
+                f"{labels}."
+            )
+    return labels
+
+
+def _build(recipe: Recipe, labels, strategy):
+    from llama_keras.tasks import TextClassifier
+
+    return TextClassifier.from_preset(
+        recipe.preset,
+        labels=labels,
+        pooling=recipe.model.pooling,
+        dropout=recipe.model.dropout,
+        cleaning=recipe.clean or None,
+        strategy=strategy,
+        **model_arguments(recipe),
+    )
+
+
+def _measure(model, part: ClassificationData):
+    from llama_keras.eval.metrics import compute_metrics
+
+    answers = model.predict(part.texts, verbose=0)
+    found = [answer["label"] for answer in answers]
+    return compute_metrics(part.labels, found, labels=model.labels)
+
+
+KIND = TaskKind(
+    noun="texts",
+    load=_load,
+    labels=_labels,
+    build=_build,
+    examples=lambda part: (part.texts, part.labels),
+    measure=_measure,
+)

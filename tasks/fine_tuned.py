@@ -1,0 +1,217 @@
+"""What tasks that learn from examples share: raw examples in, `model.fit` by a strategy.
+
+Axes: N examples, B batch, T tokens.
+"""
+
+import math
+from typing import Any
+
+import keras
+
+from llama_keras.errors import InputError
+from llama_keras.tasks.task import Task
+from llama_keras.tasks.text_data import is_raw_text
+
+
+class FineTunedTask(Task):
+    """A task with a head that learns from raw examples.
+
+    A subclass says how raw examples become tokens (`example_rows`), what its head computes
+    (`call`), and what loss and metrics suit it (`default_loss`, `default_metrics`).
+
+    Args:
+        backbone, tokenizer, cleaning: see `Task`.
+        max_sequence_length: tokens of one row of a batch.
+        strategy: a name of `training.fine_tuning.STRATEGIES`, or such an object.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone,
+        tokenizer,
+        cleaning=None,
+        max_sequence_length: int = 512,
+        strategy="full",
+        **kwargs,
+    ):
+        from llama_keras.training.fine_tuning import get_strategy
+
+        super().__init__(backbone=backbone, tokenizer=tokenizer, cleaning=cleaning, **kwargs)
+        self.strategy: Any = get_strategy(strategy)
+        self.max_sequence_length = min(max_sequence_length, backbone.config.max_sequence_length)
+        self._graph = None  # made by the first `predict`
+
+    def is_raw(self, x) -> bool:
+        """Says whether `x` holds raw examples, not token features."""
+        return is_raw_text(x)
+
+    def example_rows(self, x, y):
+        """Gives raw examples as `data.bucketing.TokenRows`, with labels where `y` or `x` has them.
+
+        Raises:
+            InputError: an example or a label is not what the task takes.
+        """
+        raise NotImplementedError
+
+    def default_loss(self):
+        """Gives the loss of `compile(loss="auto")`."""
+        raise NotImplementedError
+
+    def default_metrics(self) -> list:
+        """Gives the metrics of `compile(metrics="auto")`."""
+        return []
+
+    def fit(
+        self,
+        x,
+        y=None,
+        *,
+        validation_data=None,
+        batch_size: int = 32,
+        epochs: int = 1,
+        seed: int = 0,
+        **kwargs,
+    ):
+        """Fine-tunes by the task's strategy.
+
+        Args:
+            x: N raw examples as a list, or a `tf.data.Dataset` of them (with labels, where the
+                task has labels); anything else goes to `keras.Model.fit` as it is.
+            y: N labels.
+            validation_data: a pair `(x, y)` or a dataset.
+            batch_size: rows in a batch.
+            epochs: passes over the data.
+            seed: of the order of examples.
+            **kwargs: of `keras.Model.fit`; `linear_probe` takes `callbacks` and `verbose` only.
+
+        Returns:
+            A Keras `History`.
+
+        Raises:
+            InputError: there are no examples, or one is not what the task takes.
+        """
+        if not self.is_raw(x):
+            return super().fit(
+                x,
+                y,
+                validation_data=validation_data,
+                batch_size=batch_size,
+                epochs=epochs,
+                **kwargs,
+            )
+        train = self.example_rows(x, y)
+        validation = None
+        if validation_data is not None:
+            pair = (
+                validation_data if isinstance(validation_data, tuple) else (validation_data, None)
+            )
+            validation = self.example_rows(*pair)
+        self.strategy.prepare(self)
+        self._graph = None  # LoRA and the probe change what a call computes
+        if self.strategy.name == "linear_probe":
+            return self._fit_probe(train, validation, batch_size=batch_size, **kwargs)
+        return self._fit_steps(
+            train, validation, batch_size=batch_size, epochs=epochs, seed=seed, **kwargs
+        )
+
+    def _fit_steps(self, train, validation, *, batch_size, epochs, seed, **kwargs):
+        from llama_keras.data.bucketing import inference_batches, training_batches
+
+        dataset, steps = training_batches(train, batch_size=batch_size, seed=seed)
+        if not self.compiled:
+            self.compile(total_steps=steps * epochs)
+        if validation is not None:
+            validation, _ = inference_batches(validation, batch_size=batch_size)
+        return super().fit(
+            dataset,
+            steps_per_epoch=steps,
+            validation_data=validation,
+            epochs=epochs,
+            **{"shuffle": False, **kwargs},
+        )
+
+    def _fit_probe(self, train, validation, *, batch_size, **kwargs):
+        raise InputError(
+            f"A {type(self).__name__} has no linear_probe; choose another strategy, such as lora."
+        )
+
+    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", total_steps=None, **kwargs):
+        """Prepares training; `"auto"` chooses what suits the task.
+
+        Args:
+            optimizer: by default AdamW with the strategy's learning rate.
+            loss: by default the task's.
+            metrics: by default the task's.
+            total_steps: length of the schedule (a tenth of it warms up, then a cosine to zero);
+                by default the rate stays.
+            **kwargs: of `keras.Model.compile`.
+        """
+        if loss == "auto":
+            loss = self.default_loss()
+        if metrics == "auto":
+            metrics = self.default_metrics()
+        if optimizer == "auto":
+            optimizer = _adamw(self.strategy.learning_rate, total_steps)
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
+        """Gives loss and metrics as a dict, for raw examples or token features."""
+        kwargs = {"return_dict": True, **kwargs}
+        if not self.is_raw(x):
+            return super().evaluate(x, y, batch_size=batch_size, **kwargs)
+        from llama_keras.data.bucketing import inference_batches
+
+        if not self.compiled:
+            self.compile()
+        dataset, _ = inference_batches(self.example_rows(x, y), batch_size=batch_size)
+        return super().evaluate(dataset, **kwargs)
+
+    def run_head(self, rows, *, batch_size: int, verbose="auto") -> list:
+        """Gives the head's outputs for all rows, traced once for all lengths.
+
+        Args:
+            rows: `data.bucketing.TokenRows`.
+            batch_size: rows in a batch.
+            verbose: 0 shows no progress bar.
+
+        Returns:
+            One entry for each output of `call`, see `data.inference.run_rows`.
+        """
+        from llama_keras.data.inference import graph_of, run_rows
+
+        if self._graph is None:
+            self._graph = graph_of(lambda features: self(features, training=False))
+        title = "predict" if verbose else ""
+        return run_rows(self._graph, rows, batch_size=batch_size, title=title)
+
+    def export(self, directory, **kwargs):
+        """Writes a SavedModel that takes strings; see `serving.export.export_task`."""
+        from llama_keras.serving.export import export_task
+
+        return export_task(self, directory, **kwargs)
+
+    def get_config(self):
+        """Gives the arguments of the constructor; subclasses add their head's."""
+        from llama_keras.training.fine_tuning import strategy_config
+
+        return {
+            **super().get_config(),
+            "max_sequence_length": self.max_sequence_length,
+            "strategy": strategy_config(self.strategy),
+        }
+
+
+def _adamw(learning_rate: float, total_steps: int | None):
+    rate = learning_rate
+    if total_steps:
+        warmup = math.ceil(total_steps / 10)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0,
+            decay_steps=max(total_steps - warmup, 1),
+            warmup_target=learning_rate,
+            warmup_steps=warmup,
+        )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["scale", "bias"])
+    return optimizer
