@@ -3,6 +3,7 @@
 This is the one place that knows all rooms of the house; the command line and the demo call it.
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -52,24 +53,25 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
     """
     import keras
 
-    from llama_keras.training.fine_tuning import STRATEGIES, trainable_share
+    from llama_keras.training.fine_tuning import get_strategy, trainable_share
 
     directory = _new_directory(Path(output))
     kind = get_kind(recipe.task)
     parts = _load_parts(recipe, kind)
     labels = kind.labels(recipe, parts)
     keras.utils.set_random_seed(recipe.train.seed)
-    options = {}
+    callbacks = _callbacks(recipe, directory, validation="validation" in parts)
+    strategy = get_strategy(recipe.strategy)
     if recipe.train.learning_rate is not None:
-        options["learning_rate"] = recipe.train.learning_rate
+        strategy = dataclasses.replace(strategy, learning_rate=recipe.train.learning_rate)
     say(f"loading {recipe.preset}")
-    model = kind.build(recipe, labels, STRATEGIES[recipe.strategy](**options))
+    model = kind.build(recipe, labels, strategy)
     directory.mkdir(parents=True, exist_ok=True)
     resolved = recipe.model_copy(update={"labels": labels})
     write_text(directory / RECIPE_FILE, yaml.safe_dump(resolved.model_dump(), sort_keys=False))
     model.strategy.prepare(model)
     sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
-    say(f"{recipe.strategy} on {sizes} {kind.noun}; {trainable_share(model)}")
+    say(f"{strategy.name} on {sizes} {kind.noun}; {trainable_share(model)}")
     validation = parts.get("validation")
     history = model.fit(
         *kind.examples(parts["train"]),
@@ -77,7 +79,8 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
         epochs=recipe.train.epochs,
         batch_size=recipe.train.batch_size,
         seed=recipe.train.seed,
-        callbacks=[keras.callbacks.TensorBoard(str(directory / "logs"), write_graph=False)],
+        callbacks=callbacks,
+        **kind.fit_arguments(recipe, parts["train"], labels),
         verbose=1 if sys.stderr.isatty() else 2,
     )
     model.save(directory / MODEL_FILE)
@@ -86,6 +89,21 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
     export = model.export(directory / "export" / recipe.name) if recipe.export else None
     write_text(directory / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     return Run(directory, metrics, export, model)
+
+
+def _callbacks(recipe: Recipe, directory: Path, *, validation: bool) -> list:
+    import keras
+
+    callbacks: list = [keras.callbacks.TensorBoard(str(directory / "logs"), write_graph=False)]
+    if recipe.train.early_stopping is not None:
+        if not validation:
+            raise InputError("train.early_stopping needs validation data; set data.validation.")
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                patience=recipe.train.early_stopping, restore_best_weights=True
+            )
+        )
+    return callbacks
 
 
 def _new_directory(directory: Path) -> Path:
@@ -119,7 +137,7 @@ def _load_part(recipe: Recipe, kind: TaskKind, source: str) -> Any:
 
 
 def _measure(model, recipe: Recipe, kind: TaskKind, parts) -> dict[str, Any]:
-    result: dict[str, Any] = {"recipe": recipe.name, "strategy": recipe.strategy}
+    result: dict[str, Any] = {"recipe": recipe.name, "strategy": recipe.strategy["name"]}
     for name in ("validation", "test"):
         if name not in parts:
             continue

@@ -152,7 +152,9 @@ class FineTunedTask(Task):
         if metrics == "auto":
             metrics = self.default_metrics()
         if optimizer == "auto":
-            optimizer = _adamw(self.strategy.learning_rate, total_steps)
+            layers = self.backbone.config.num_layers
+            rates = self.strategy.depth_rates(layers, total_steps or 0)
+            optimizer = _adamw(self.strategy.learning_rate, total_steps, rates)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
@@ -202,7 +204,7 @@ class FineTunedTask(Task):
         }
 
 
-def _adamw(learning_rate: float, total_steps: int | None):
+def _adamw(learning_rate: float, total_steps: int | None, depth_rates=None):
     rate = learning_rate
     if total_steps:
         warmup = math.ceil(total_steps / 10)
@@ -211,6 +213,12 @@ def _adamw(learning_rate: float, total_steps: int | None):
             decay_steps=max(total_steps - warmup, 1),
             warmup_target=learning_rate,
             warmup_steps=warmup,
+        )
+    if depth_rates is not None:
+        from llama_keras.training.optimizers import DepthwiseAdamW
+
+        return DepthwiseAdamW(
+            rate, shares=depth_rates.shares, starts=depth_rates.starts, global_clipnorm=1.0
         )
     optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["scale", "bias"])

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from llama_keras.errors import InputError
 from llama_keras.records import Record, load_record, shipped_names
 from llama_keras.text.cleaning import step_config
+from llama_keras.training.fine_tuning import get_strategy, strategy_config
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -48,6 +49,21 @@ class RecipeModel(Record):
     """Precision; `mixed_bfloat16` trains about 1.6 times as fast on CPUs with AVX512-BF16."""
 
 
+class RecipeAnswers(Record):
+    """Of `task: question_answering` alone: what answers may be, and how they are scored."""
+
+    null_answers: bool = False
+    """Whether a question may have no answer (SQuAD 2.0)."""
+    max_answer_tokens: int = Field(default=30, ge=1)
+    """Tokens of the longest answer that is looked for."""
+    max_question_tokens: int = Field(default=64, ge=1)
+    """Tokens after which a question is cut."""
+    window_overlap: int = Field(default=64, ge=2)
+    """Tokens that windows of a long context share; at least twice `max_answer_tokens`."""
+    rule: Literal["squad", "cmrc"] = "squad"
+    """How answers are compared: by words, or by Chinese characters."""
+
+
 class RecipeTrain(Record):
     """How long and how fast to learn; `linear_probe` uses `batch_size` alone."""
 
@@ -57,8 +73,20 @@ class RecipeTrain(Record):
     """Texts in a batch."""
     learning_rate: float | None = Field(default=None, gt=0.0)
     """Peak of the schedule; by default the strategy's."""
+    class_weights: Literal["balanced"] | None = None
+    """`balanced` makes rare labels count as much as frequent ones (text classification)."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of each target spread over all labels (text classification)."""
+    early_stopping: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs without a lower validation loss, and keep the best weights."""
     seed: int = 0
     """Of the head, the order of texts and dropout."""
+
+
+def _strategy(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict) and "name" not in value:
+        raise ValueError("give a strategy by name, or as {name: NAME, SETTING: VALUE}")
+    return strategy_config(get_strategy(value))
 
 
 class Recipe(Record):
@@ -68,12 +96,13 @@ class Recipe(Record):
     """Its name, and that of the export."""
     description: str = ""
     """One line for people."""
-    task: Literal["text_classification"] = "text_classification"
+    task: Literal["question_answering", "text_classification"] = "text_classification"
     """The kind of head."""
     preset: str = "smollm2-135m-instruct"
     """The checkpoint."""
-    strategy: Literal["full", "linear_probe", "lora"] = "full"
-    """Which weights learn."""
+    strategy: Annotated[dict[str, Any], BeforeValidator(_strategy)] = {"name": "full"}
+    """Which weights learn: a name of `training.fine_tuning.STRATEGIES`, or {name: NAME, SETTING:
+    VALUE}."""
     labels: list[str] | None = None
     """All labels that there are; by default those of the training data, sorted."""
     data: RecipeData = RecipeData()
@@ -82,6 +111,8 @@ class Recipe(Record):
     """Steps of `text.cleaning` in their order, each a name or {name: NAME, SETTING: VALUE}."""
     model: RecipeModel = RecipeModel()
     """Backbone and head."""
+    answers: RecipeAnswers = RecipeAnswers()
+    """Question answering."""
     train: RecipeTrain = RecipeTrain()
     """Optimization."""
     export: bool = False

@@ -7,6 +7,7 @@ import logging
 
 import keras
 import numpy as np
+from keras import ops
 
 from llama_keras.errors import InputError
 from llama_keras.layers import Pooling
@@ -32,6 +33,7 @@ class TextClassifier(FineTunedTask):
         labels: the class names.
         pooling: `"last"` or `"mean"`; by default the one that suits the attention mask.
         dropout: share of pooled features dropped in training.
+        label_smoothing: share of each target spread over all labels in the default loss.
         max_sequence_length: tokens after which a text is cut.
         cleaning: steps of `text.cleaning` that raw text goes through first, such as
             `["lower", "collapse_whitespace"]`; by default none.
@@ -55,6 +57,7 @@ class TextClassifier(FineTunedTask):
         labels,
         pooling: str | None = None,
         dropout: float = 0.0,
+        label_smoothing: float = 0.0,
         max_sequence_length: int = 512,
         cleaning=None,
         strategy="full",
@@ -72,6 +75,7 @@ class TextClassifier(FineTunedTask):
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise InputError(f"labels must be two or more different names; received {labels}.")
         self.labels = labels
+        self.label_smoothing = label_smoothing
         self.pooling = Pooling(
             pooling or DEFAULT_POOLING[backbone.config.attention_mask],
             dtype=backbone.dtype_policy,
@@ -94,14 +98,18 @@ class TextClassifier(FineTunedTask):
 
     def default_loss(self):
         """Gives the cross-entropy over the classes."""
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        return SmoothedCrossEntropy(self.label_smoothing)
 
     def default_metrics(self):
         """Gives the accuracy."""
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
-    def _fit_probe(self, train, validation, *, batch_size, callbacks=(), verbose="auto"):
+    def _fit_probe(self, train, validation, *, batch_size, callbacks=(), verbose="auto", **kwargs):
         """Solves the head; `callbacks` see one epoch, and `verbose` has nothing to show."""
+        if kwargs:
+            raise InputError(
+                f"linear_probe solves its head without steps; leave {sorted(kwargs)} out."
+            )
         from llama_keras.training.linear_probe import fit_probe
 
         if validation is None:
@@ -203,7 +211,35 @@ class TextClassifier(FineTunedTask):
             "labels": self.labels,
             "pooling": self.pooling.mode,
             "dropout": self.dropout.rate,
+            "label_smoothing": self.label_smoothing,
         }
+
+
+@keras.saving.register_keras_serializable(package="llama_keras")
+class SmoothedCrossEntropy(keras.losses.Loss):
+    """Cross-entropy of label numbers `(B,)` and logits `(B, C)` (arXiv 1512.00567, section 7).
+
+    Args:
+        smoothing: share of each target that is spread evenly over all classes.
+        **kwargs: of `keras.losses.Loss`.
+    """
+
+    def __init__(self, smoothing: float = 0.0, *, name="cross_entropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.smoothing = smoothing
+
+    def call(self, y_true, y_pred):
+        """Gives the loss of each example, `(B,)`."""
+        log_probabilities = ops.log_softmax(ops.cast(y_pred, "float32"), axis=-1)
+        numbers = ops.reshape(ops.cast(y_true, "int32"), (-1, 1))
+        exact = -ops.take_along_axis(log_probabilities, numbers, axis=-1)[:, 0]
+        if not self.smoothing:
+            return exact
+        return (1 - self.smoothing) * exact - self.smoothing * ops.mean(log_probabilities, axis=-1)
+
+    def get_config(self):
+        """Gives the arguments of the constructor."""
+        return {**super().get_config(), "smoothing": self.smoothing}
 
 
 def _softmax(logits):

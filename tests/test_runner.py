@@ -69,3 +69,23 @@ def test_bad_data_stops_before_anything_is_written(files, override, message):
     with pytest.raises(InputError, match=message):
         run_recipe(recipe_of(files, override), output=output)
     assert not output.exists()
+
+
+def test_strategies_with_settings_weights_and_early_stopping(files):
+    recipe = recipe_of(
+        files,
+        "strategy={name: lora, rank: 2}",
+        "train.class_weights=balanced",
+        "train.label_smoothing=0.1",
+        "train.early_stopping=1",
+        "train.learning_rate=0.01",
+    )
+    run = run_recipe(recipe, output=files / "run", say=lambda line: None)
+    assert (run.model.strategy.rank, run.model.strategy.learning_rate) == (2, 0.01)
+    assert run.model.label_smoothing == 0.1
+    assert run.metrics["strategy"] == "lora"
+    assert load_recipe(files / "run/recipe.yaml").strategy == recipe.strategy
+    without = recipe_of(files, "train.early_stopping=1", "data.validation=null")
+    with pytest.raises(InputError, match=r"early_stopping needs validation data"):
+        run_recipe(without, output=files / "other")
+    assert not (files / "other").exists()

@@ -20,6 +20,10 @@ class Examples(Protocol):
         ...
 
 
+def _nothing_more(recipe: Recipe, part: Any, labels: list[str] | None) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class TaskKind:
     """What a recipe's `task` stands for."""
@@ -36,6 +40,8 @@ class TaskKind:
     """From one `Examples`, what `fit` takes as x and y."""
     measure: Callable[[Any, Any], dict[str, Metric]]
     """From the task and one `Examples`, the metrics by name."""
+    fit_arguments: Callable[[Recipe, Any, list[str] | None], dict[str, Any]] = _nothing_more
+    """From the recipe, the training part and the labels, what else `fit` is given."""
 
 
 def model_arguments(recipe: Recipe) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Recipes with `task: text_classification`."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from llama_keras.data import ClassificationData, load_classification
 from llama_keras.errors import InputError
@@ -38,10 +39,20 @@ def _build(recipe: Recipe, labels, strategy):
         labels=labels,
         pooling=recipe.model.pooling,
         dropout=recipe.model.dropout,
+        label_smoothing=recipe.train.label_smoothing,
         cleaning=recipe.clean or None,
         strategy=strategy,
         **model_arguments(recipe),
     )
+
+
+def _fit_arguments(recipe: Recipe, part: ClassificationData, labels) -> dict[str, Any]:
+    if recipe.train.class_weights is None:
+        return {}
+    counts = [part.labels.count(label) for label in labels]
+    # As scikit-learn's class_weight="balanced"; a label without examples has no weight to give.
+    weights = [len(part) / (len(labels) * max(count, 1)) for count in counts]
+    return {"class_weight": dict(enumerate(weights))}
 
 
 def _measure(model, part: ClassificationData):
@@ -59,4 +70,5 @@ KIND = TaskKind(
     build=_build,
     examples=lambda part: (part.texts, part.labels),
     measure=_measure,
+    fit_arguments=_fit_arguments,
 )

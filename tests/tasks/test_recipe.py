@@ -25,7 +25,7 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml():
     [
         ("train.epoch=1", "train.epoch: Extra inputs"),
         ("train.epochs=0", "train.epochs: .*greater than or equal to 1"),
-        ("strategy=magic", "strategy: .*'full', 'linear_probe' or 'lora'"),
+        ("strategy=magic", "strategy: .*expected one of .*'full', 'linear_probe', 'lora'"),
         ("labels=[no, yes]", "put labels in quotes"),
         ("name.x=1", "'name' is a value"),
         ("nothing", "FIELD=VALUE"),

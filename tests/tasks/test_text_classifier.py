@@ -5,7 +5,16 @@ import tensorflow as tf
 
 from llama_keras.errors import InputError
 from llama_keras.tasks import CausalLM, TextClassifier
-from llama_keras.training.fine_tuning import Full, LinearProbe, Lora
+from llama_keras.tasks.text_classifier import SmoothedCrossEntropy
+from llama_keras.training.fine_tuning import (
+    BitFit,
+    Full,
+    GradualUnfreezing,
+    LayerwiseDecay,
+    LinearProbe,
+    Lora,
+    TopLayers,
+)
 
 FAST = Full(learning_rate=3e-3)
 TEXTS = ["good day", "an awful, awful day, cold too", "", "日本 🙂 day"]
@@ -102,7 +111,7 @@ def test_probe_computes_features_once_and_tells_callbacks(make_classifier, toy_d
     model.fit(*toy_data, validation_data=toy_data, callbacks=[callback], verbose=0)
     assert passes == [[1, 2], [1, 2]]
     assert [log.keys() for log in epochs] == [{"val_accuracy"}]
-    with pytest.raises(TypeError, match="class_weight"):
+    with pytest.raises(InputError, match="without steps; leave .'class_weight'. out"):
         model.fit(*toy_data, class_weight={0: 1.0, 1: 2.0})
 
 
@@ -279,3 +288,38 @@ def test_loading_what_is_no_classifier(tmp_path):
     keras.Sequential([keras.layers.Input((1,))]).save(tmp_path / "other.keras")
     with pytest.raises(InputError, match="holds a Sequential"):
         TextClassifier.load(tmp_path / "other.keras")
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        TopLayers(layers=1, learning_rate=1e-2),
+        LayerwiseDecay(learning_rate=1e-2),
+        GradualUnfreezing(learning_rate=5e-3),
+        BitFit(learning_rate=3e-2),
+    ],
+)
+def test_partial_strategies_learn(make_classifier, toy_data, strategy, tmp_path):
+    model = make_classifier(strategy=strategy)
+    model.fit(*toy_data, epochs=6, batch_size=16, verbose=0)
+    assert model.evaluate(*toy_data, verbose=0)["accuracy"] > 0.9
+    model.save(tmp_path / "model.keras")
+    assert TextClassifier.load(tmp_path / "model.keras").strategy == strategy
+
+
+def test_smoothed_cross_entropy_is_that_of_the_smoothed_targets():
+    logits = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]], "float32")
+    labels = np.array([0, 2])
+    targets = 0.9 * np.eye(3)[labels] + 0.1 / 3
+    exact = keras.losses.CategoricalCrossentropy(from_logits=True)(targets, logits)
+    assert float(SmoothedCrossEntropy(0.1)(labels, logits)) == pytest.approx(float(exact))
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
+    assert float(SmoothedCrossEntropy()(labels, logits)) == pytest.approx(float(plain))
+
+
+def test_class_weights_change_what_is_learned(make_classifier, toy_data):
+    texts, labels = toy_data
+    model = make_classifier(strategy=FAST, label_smoothing=0.1)
+    weights = {0: 0.0, 1: 1.0}
+    model.fit(texts, labels, class_weight=weights, epochs=2, batch_size=16, verbose=0)
+    assert {row["label"] for row in model.predict(texts, verbose=0)} == {model.labels[1]}
