@@ -63,6 +63,7 @@ class Task(keras.Model):
         path = Path(path)
         if not path.is_file():
             raise InputError(f"There is no saved model at '{path}'; give a .keras file.")
+        _register_tasks()
         try:
             model = keras.saving.load_model(path)
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -111,3 +112,11 @@ class Task(keras.Model):
             for name in ("backbone", "tokenizer")
         }
         return cls(**{**config, **parts})
+
+
+def _register_tasks() -> None:
+    """Imports every task: Keras only finds the class of a saved model when it is registered."""
+    import llama_keras.tasks as tasks
+
+    for name in tasks.__all__:
+        getattr(tasks, name)

@@ -53,6 +53,8 @@ class LlamaBackbone(keras_hub.models.Backbone):
         names, functional = LlamaConfig.__dataclass_fields__, INPUTS
         config = LlamaConfig(**{k: v for k, v in arguments.items() if k in names})
         rest = {k: v for k, v in arguments.items() if k not in names}
+        if unknown := sorted(rest.keys() - {"name", "trainable"}):  # Keras would drop them silently
+            raise InputError(f"LlamaBackbone has no argument {unknown[0]!r}; it has {list(names)}.")
         if config.attention_mask == "prefix":
             functional = (*INPUTS, "prefix_mask")
         inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in functional}

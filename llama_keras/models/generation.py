@@ -41,7 +41,7 @@ def rounded_rows(rows: int) -> int:
     return 1 << (rows - 1).bit_length()
 
 
-def prefill(backbone, token_ids, padding, cache, settings, end_ids):
+def prefill(backbone, token_ids, padding, cache, settings, end_ids, *, both_ways: bool = False):
     """Runs the prompts and chooses the first new token.
 
     Args:
@@ -51,14 +51,17 @@ def prefill(backbone, token_ids, padding, cache, settings, end_ids):
         cache: from `backbone.init_cache(B, S)`; S is at least P plus the new tokens.
         settings: tensors `(B,)` from `SamplingSettings.stack`.
         end_ids: int32 `(…,)`, tokens that end a row.
+        both_ways: whether a prompt's tokens see each other both ways, for
+            `attention_mask="prefix"`.
 
     Returns:
         The state for `decode`, the tokens int32 `(B, 1)` and their log-probabilities.
     """
     length, slots = ops.shape(token_ids)[1], ops.shape(cache[0][0])[2]
     steps, columns = ops.arange(length, dtype="int32"), ops.arange(slots, dtype="int32")
+    last = ops.full_like(steps, length - 1) if both_ways else steps
     seen = ops.logical_and(
-        columns[None, None] <= steps[None, :, None], columns[None, None] >= padding[:, None, None]
+        columns[None, None] <= last[None, :, None], columns[None, None] >= padding[:, None, None]
     )
     hidden, cache = backbone.call_with_cache(
         token_ids,

@@ -1,9 +1,10 @@
-"""AdamW whose rate depends on how deep in the model a weight lies, and from when it learns.
+"""AdamW: the default one, and one whose rate depends on how deep in the model a weight lies.
 
 Depths of a backbone of L blocks: 0 for embeddings, 1 … L for the blocks, L + 1 for all that comes
 after (final norm, head).
 """
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -77,3 +78,28 @@ class DepthwiseAdamW(keras.optimizers.Adam):
             "starts": self.starts,
             "decay": self.decay,
         }
+
+
+def default_adamw(learning_rate: float, total_steps: int | None, *, depth_rates=None):
+    """Gives the optimizer that tasks use unless they are told otherwise.
+
+    Args:
+        learning_rate: peak of the schedule.
+        total_steps: a tenth of them warms up, then a cosine goes to zero; None keeps the rate.
+        depth_rates: `fine_tuning.DepthRates`, or None for the same rate everywhere.
+    """
+    rate = learning_rate
+    if total_steps:
+        warmup = math.ceil(total_steps / 10)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0,
+            decay_steps=max(total_steps - warmup, 1),
+            warmup_target=learning_rate,
+            warmup_steps=warmup,
+        )
+    if depth_rates is not None:
+        shares, starts = depth_rates.shares, depth_rates.starts
+        return DepthwiseAdamW(rate, shares=shares, starts=starts, global_clipnorm=1.0)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["scale", "bias"])
+    return optimizer

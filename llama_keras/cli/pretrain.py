@@ -1,0 +1,33 @@
+"""`llama-keras pretrain`: train a backbone on plain text by an objective."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb to the command line."""
+    app.command("pretrain")(_pretrain)
+
+
+def _pretrain(
+    recipe: Annotated[str, typer.Argument(help="article_small, plain_text, or a file.yaml")],
+    output: Annotated[Path, typer.Option(help="New run directory, in the end a preset.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Override a field; repeatable."),
+    ] = None,
+) -> None:
+    """Train a Llama on plain text, from scratch or from a checkpoint, and leave a preset."""
+    from llama_keras.pretrainer import run_pretraining
+    from llama_keras.tasks.pretraining_recipe import load_pretraining_recipe
+
+    run = run_pretraining(load_pretraining_recipe(recipe, overrides=set_ or ()), output=output)
+    for when in ("before", "after"):
+        scores = run.metrics[when]
+        print(
+            f"{when}: loss {scores['loss']:.4f}, perplexity {scores['perplexity']:.2f}, "
+            f"accuracy {scores['accuracy']:.4f} ({run.metrics['measured_on']})"
+        )
+    print(f"wrote {run.directory}/, a preset for from_preset and --set preset=")

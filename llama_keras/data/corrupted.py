@@ -1,0 +1,186 @@
+"""Batches for training objectives: clean token ids in, corrupted inputs, targets and weights out.
+
+What a batch holds is a pure function of the texts, the corruption's seed and epoch · N + example,
+so a resumed run sees the same noise.
+
+Axes: N texts, B batch, T tokens of the batch's longest row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from llama_keras.data.bucketing import TokenRows, inference_batches, training_batches
+from llama_keras.errors import InputError
+from llama_keras.text.corruption import RandomMasking
+from llama_keras.text.corruption_rows import NoiseVocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """How clean rows become the inputs of an objective.
+
+    Attributes:
+        layout: of `objectives.TokenObjective`: "clean", "corrupted" or "prefix"; or "views", clean
+            tokens alone.
+        corruption: of `text.corruption`; needed by "corrupted" and "prefix".
+        vocabulary: says which ids are protected and which one is the mask.
+        separator_id: stands between corrupted and clean text; needed by "prefix".
+        end_id: ends the clean text; needed by "prefix".
+
+    Raises:
+        InputError: a part that the layout needs is missing, or does not suit it.
+    """
+
+    layout: str
+    corruption: Any = None
+    vocabulary: NoiseVocabulary | None = None
+    separator_id: int | None = None
+    end_id: int | None = None
+
+    def __post_init__(self):
+        if self.layout not in _LAYOUTS:
+            raise InputError(
+                f"There is no layout {self.layout!r}; expected one of {list(_LAYOUTS)}."
+            )
+        if self.layout in ("corrupted", "prefix"):
+            self._check(corruption=self.corruption, vocabulary=self.vocabulary)
+        if self.layout == "prefix":
+            self._check(separator_id=self.separator_id, end_id=self.end_id)
+        check_corruption(self.corruption, layout=self.layout)
+
+    def _check(self, **needed):
+        missing = [name for name, value in needed.items() if value is None]
+        if missing:
+            raise InputError(f"The layout {self.layout!r} needs {missing[0]}.")
+
+    def __call__(self, features, *, index) -> dict[str, Any]:
+        """Gives the inputs of an objective.
+
+        Args:
+            features: clean rows: `token_ids` int32 `(B, T)` and `padding_mask` int32 `(B, T)`,
+                padded on the right.
+            index: int64 `(B,)`, the number of each row's noise.
+
+        Returns:
+            `token_ids`, `padding_mask`, `targets` int32 and `weights` float32, all of one shape;
+            with "prefix" `(B, up to 2 T + 2)` and `prefix_mask` int32; with "views" the features.
+        """
+        return _LAYOUTS[self.layout](self, features, index)
+
+
+def check_corruption(corruption, *, layout: str) -> None:
+    """Raises `InputError` where the layout needs tokens in place and the corruption moves them."""
+    if layout == "corrupted" and not isinstance(corruption, RandomMasking):
+        raise InputError(
+            f"{corruption.name} moves tokens, so there is no place left to predict the clean ones "
+            "in: take 'random_masking', or the objective 'denoising', which writes the clean text "
+            "anew."
+        )
+
+
+def _views(noise, features, index):
+    return features
+
+
+def _clean(noise, features, index):
+    weights = tf.cast(features["padding_mask"], tf.float32)
+    return {**features, "targets": features["token_ids"], "weights": weights}
+
+
+def _corrupted(noise, features, index):
+    found = noise.corruption(
+        features["token_ids"],
+        padding_mask=features["padding_mask"],
+        index=index,
+        vocabulary=noise.vocabulary,
+    )
+    return {
+        "token_ids": found.token_ids,
+        "padding_mask": features["padding_mask"],
+        "targets": features["token_ids"],
+        "weights": tf.cast(found.prediction_mask, tf.float32),
+    }
+
+
+def _prefix(noise, features, index):
+    clean = _ragged(features["token_ids"], features["padding_mask"])
+    corrupted = noise.corruption(clean, index=index, vocabulary=noise.vocabulary).token_ids
+    one = tf.ones_like(clean.row_lengths(), tf.int32)[:, tf.newaxis]
+    parts = [corrupted, noise.separator_id * one, clean, noise.end_id * one]
+    token_ids = tf.concat(parts, axis=1)
+    padded = token_ids.to_tensor(noise.vocabulary.pad_id)
+    lengths, width = token_ids.row_lengths(), tf.shape(padded)[1]
+    # The separator is read with the corrupted text; the first clean token is predicted there.
+    prefix = tf.sequence_mask(corrupted.row_lengths() + 1, width)
+    real = tf.sequence_mask(lengths, width)
+    return {
+        "token_ids": padded,
+        "padding_mask": tf.cast(real, tf.int32),
+        "prefix_mask": tf.cast(prefix, tf.int32),
+        "targets": padded,
+        "weights": tf.cast(real & ~prefix, tf.float32),
+    }
+
+
+def _ragged(dense, mask) -> Any:
+    make: Any = tf.RaggedTensor  # TensorFlow's type stubs lack its constructors
+    return make.from_tensor(dense, lengths=tf.reduce_sum(tf.cast(mask, tf.int64), axis=1))
+
+
+_LAYOUTS: dict[str, Callable] = {
+    "clean": _clean,
+    "corrupted": _corrupted,
+    "prefix": _prefix,
+    "views": _views,
+}
+
+
+def objective_training_batches(
+    rows: TokenRows, *, noise: Noise, batch_size: int, seed: int, first_epoch: int = 0
+) -> tuple:
+    """Gives an endless stream of an objective's batches, each epoch in its own order and noise.
+
+    Args:
+        rows: the clean texts; labels are not used.
+        noise: makes the inputs.
+        batch_size: texts in a batch; the last of an epoch may have fewer.
+        seed: of the order. That of the noise is the corruption's.
+        first_epoch: where to begin; what comes is what an uninterrupted stream would give there.
+
+    Returns:
+        A `tf.data.Dataset` of dicts, see `Noise`, and the number of batches in an epoch.
+    """
+    count = len(rows.token_ids)
+    dataset, steps = training_batches(_numbered(rows), batch_size=batch_size, seed=seed)
+
+    def corrupt(step, batch):
+        features, example = batch
+        return noise(features, index=step // steps * count + example)
+
+    dataset = dataset.enumerate().skip(first_epoch * steps)
+    return dataset.map(corrupt, num_parallel_calls=1).prefetch(4), steps
+
+
+def objective_inference_batches(rows: TokenRows, *, noise: Noise, batch_size: int):
+    """Gives the texts once, sorted by length, with the same noise each time.
+
+    That noise is none of training's: the numbers count down from -1.
+
+    Args:
+        rows, noise, batch_size: see `objective_training_batches`.
+
+    Returns:
+        A finite `tf.data.Dataset` of dicts, see `Noise`.
+    """
+    dataset, _ = inference_batches(_numbered(rows), batch_size=batch_size)
+    return dataset.map(
+        lambda features, example: noise(features, index=-1 - example), num_parallel_calls=1
+    ).prefetch(4)
+
+
+def _numbered(rows: TokenRows) -> TokenRows:
+    return replace(rows, labels=np.arange(len(rows.token_ids), dtype="int64"), sample_weights=None)

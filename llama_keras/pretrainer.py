@@ -1,0 +1,162 @@
+"""Carry out a pretraining recipe: text, model, fit, and a preset to fine-tune from."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llama_keras.atomic import write_text
+from llama_keras.errors import InputError
+from llama_keras.tasks.pretraining_recipe import PretrainingRecipe
+from llama_keras.weights.presets import PRESET_FILE
+
+METRICS_FILE = "metrics.json"
+LOG_FILE = "metrics.jsonl"
+MODEL_FILE = "model.keras"
+RECIPE_FILE = "recipe.yaml"
+# Layout of the objective -> name of the task whose `predict` suits it.
+_TASKS = {"corrupted": "MaskedLM", "prefix": "Denoiser"}
+
+
+@dataclass(frozen=True)
+class PretrainingRun:
+    """A finished run.
+
+    Attributes:
+        directory: a preset, besides recipe.yaml, metrics.jsonl, metrics.json and model.keras.
+        metrics: what metrics.json holds: `before` and `after` on the validation data, `history`.
+        model: the task, as trained.
+    """
+
+    directory: Path
+    metrics: dict[str, Any]
+    model: Any
+
+
+def run_pretraining(
+    recipe: PretrainingRecipe, *, output, say: Callable[[str], None] = print
+) -> PretrainingRun:
+    """Trains by an objective and leaves a preset.
+
+    Args:
+        recipe: what to do.
+        output: a new directory.
+        say: gets a line of text at each stage.
+
+    Raises:
+        InputError: the directory holds something, or the data do not fit the recipe.
+    """
+    import keras
+
+    from llama_keras.data.documents import load_documents
+    from llama_keras.training.metrics_log import MetricsLog
+
+    directory = Path(output)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(
+            f"'{directory}' holds something already; choose another --output, or remove it first."
+        )
+    parts = {}
+    for name in ("train", "validation"):
+        if sources := getattr(recipe.data, name):
+            parts[name] = load_documents(
+                sources,
+                text_column=recipe.data.text_column,
+                label_column=recipe.data.label_column,
+                limit=recipe.data.limit,
+            )
+            say(f"{name}: {len(parts[name])} documents, {parts[name].blank} blank lines left out")
+    if "train" not in parts:
+        raise InputError(
+            f"Recipe {recipe.name} has no text; add --set data.train=FILE.txt, one document a line."
+        )
+    keras.utils.set_random_seed(recipe.train.seed)
+    model = build_model(recipe)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(), sort_keys=False))
+    say(f"{model.objective.name} on {model.backbone.count_params():,} weights")
+    texts = {name: part.texts for name, part in parts.items()}
+    options = {"batch_size": recipe.train.batch_size, "verbose": 0}
+    measured = "validation" if "validation" in texts else "train"
+    steps = -(-len(model.token_rows(texts["train"]).token_ids) // recipe.train.batch_size)
+    model.compile(total_steps=steps * recipe.train.epochs, learning_rate=recipe.train.learning_rate)
+    metrics: dict[str, Any] = {"recipe": recipe.name, "measured_on": measured}
+    metrics["before"] = model.evaluate(texts[measured], **options)
+    history = model.fit(
+        texts["train"],
+        validation_data=texts.get("validation"),
+        epochs=recipe.train.epochs,
+        batch_size=recipe.train.batch_size,
+        seed=recipe.train.seed,
+        callbacks=[MetricsLog(directory / LOG_FILE)],
+        verbose=1 if sys.stderr.isatty() else 2,
+    )
+    metrics["after"] = model.evaluate(texts[measured], **options)
+    metrics["history"] = history.history
+    model.save(directory / MODEL_FILE)
+    _save_preset(model, directory, recipe.preset_attention_mask)
+    plain = json.loads(json.dumps(metrics, default=float))
+    write_text(directory / METRICS_FILE, json.dumps(plain, indent=2) + "\n")
+    return PretrainingRun(directory, plain, model)
+
+
+def build_model(recipe: PretrainingRecipe):
+    """Gives the untrained task of a recipe: random weights, or those of its preset."""
+    from llama_keras import tasks
+    from llama_keras.models import LlamaBackbone
+    from llama_keras.objectives import get_objective
+
+    objective = get_objective(recipe.objective)
+    task = getattr(tasks, _TASKS.get(objective.layout, "Pretraining"))
+    arguments = {
+        "objective": objective,
+        "corruption": recipe.corruption,
+        "max_sequence_length": recipe.max_sequence_length,
+        "long_texts": recipe.long_texts,
+        "cleaning": recipe.clean or None,
+    }
+    if recipe.preset is not None:
+        return task.from_preset(
+            recipe.preset, dtype=recipe.dtype, backbone_arguments=recipe.backbone, **arguments
+        )
+    tokenizer = _tokenizer(recipe)
+    sizes = {"attention_mask": objective.attention_masks[0], **recipe.backbone}
+    sizes.setdefault("vocabulary_size", tokenizer.vocabulary_size)
+    try:
+        backbone = LlamaBackbone(dtype=recipe.dtype, **sizes)
+    except (InputError, TypeError) as error:
+        raise InputError(f"Recipe {recipe.name}, backbone: {error}") from None
+    return task(backbone=backbone, tokenizer=tokenizer, **arguments)
+
+
+def _tokenizer(recipe: PretrainingRecipe):
+    from llama_keras.tasks.mask_tokens import MASK_TEXT, SEPARATOR_TEXT
+    from llama_keras.text import Tokenizer
+    from llama_keras.text.smaller import smaller_spec
+
+    tokenizer = Tokenizer.from_preset(recipe.tokenizer.preset)
+    if recipe.tokenizer.vocabulary_size is None:
+        return tokenizer
+    new = [t for t in (MASK_TEXT, SEPARATOR_TEXT) if t not in tokenizer.special_tokens]
+    return Tokenizer(
+        smaller_spec(
+            tokenizer.spec,
+            vocabulary_size=recipe.tokenizer.vocabulary_size,
+            special_tokens=new,
+        )
+    )
+
+
+def _save_preset(model, directory: Path, attention_mask: str | None) -> None:
+    """Makes the run's directory a preset; the file that marks it as one comes last."""
+    with tempfile.TemporaryDirectory(dir=directory) as folder:
+        whole = Path(folder) / "preset"
+        model.save_to_preset(whole, attention_mask=attention_mask)
+        for file in sorted(whole.iterdir(), key=lambda file: file.name == PRESET_FILE):
+            os.replace(file, directory / file.name)

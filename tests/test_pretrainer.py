@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from llama_keras.errors import InputError
+from llama_keras.pretrainer import build_model, run_pretraining
+from llama_keras.tasks import CausalLM, MaskedLM, TextClassifier
+from llama_keras.tasks.pretraining_recipe import load_pretraining_recipe
+
+TINY = [
+    "tokenizer.preset=llama-tiny",
+    "tokenizer.vocabulary_size=261",
+    "backbone.num_layers=1",
+    "backbone.hidden_dim=32",
+    "max_sequence_length=32",
+    "train.epochs=2",
+    "train.batch_size=8",
+]
+
+
+@pytest.fixture
+def lines(tmp_path):
+    file = tmp_path / "lines.txt"
+    file.write_text("the rain falls\n\nthe snow falls in winter\n" * 12)
+    return file
+
+
+def recipe_of(name, lines, *overrides):
+    data = [f"data.train={lines}", f"data.validation={lines}"]
+    return load_pretraining_recipe(name, overrides=[*TINY, *data, *overrides])
+
+
+def test_the_article_s_encoder_from_scratch_becomes_a_preset(lines, tmp_path):
+    said = []
+    run = run_pretraining(
+        recipe_of("article_small", lines, "backbone.intermediate_dim=64"),
+        output=tmp_path / "run",
+        say=said.append,
+    )
+    assert "train: 24 documents, 12 blank lines left out" in said
+    saved = json.loads((run.directory / "metrics.json").read_text())
+    assert saved["after"]["loss"] < saved["before"]["loss"]
+    assert saved["measured_on"] == "validation" and len(saved["history"]["loss"]) == 2
+    log = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log if line.get("end_of_epoch")] == [1, 2]
+    classifier = TextClassifier.from_preset(run.directory, labels=["a", "b"])
+    config = classifier.backbone.config
+    assert (config.attention_kernel, config.feed_forward) == ("gaussian", "mlp")
+    assert (config.attention_mask, config.positions) == ("bidirectional", "learned")
+    assert classifier.predict(["the rain"], verbose=0)[0]["label"] in "ab"
+    model = MaskedLM.load(run.directory / "model.keras")
+    tokens = model.tokenizer.special_tokens
+    assert model.mask_tokens.mask_id == tokens["<mask>"] == 259
+    assert model.mask_tokens.separator_id == tokens["<separator>"] == 260
+    assert len(model.predict("the <mask>", verbose=0)[0]["fills"][0]) == 5
+
+
+def test_a_causal_model_goes_on_from_a_preset_and_generates(lines, tmp_path):
+    recipe = recipe_of("plain_text", lines, "preset=llama-tiny", "backbone={}")
+    run = run_pretraining(recipe, output=tmp_path / "run", say=lambda line: None)
+    assert run.metrics["after"]["loss"] < run.metrics["before"]["loss"]
+    assert CausalLM.from_preset(run.directory).generate("the", max_new_tokens=3).token_ids
+
+
+def test_a_denoiser_s_preset_may_look_both_ways(lines, tmp_path):
+    overrides = [
+        "objective=denoising",
+        "corruption=random_deletion",
+        "backbone.attention_mask=prefix",
+    ]
+    recipe = recipe_of(
+        "article_small", lines, *overrides, "preset_attention_mask=bidirectional", "train.epochs=1"
+    )
+    run = run_pretraining(recipe, output=tmp_path / "run", say=lambda line: None)
+    assert type(run.model).__name__ == "Denoiser"
+    classifier = TextClassifier.from_preset(run.directory, labels=["a", "b"])
+    assert classifier.backbone.config.attention_mask == "bidirectional"
+
+
+def test_bad_input(lines, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("x")
+    with pytest.raises(InputError, match="holds something already"):
+        run_pretraining(recipe_of("plain_text", lines), output=tmp_path / "full")
+    with pytest.raises(InputError, match="has no text; add --set data.train=FILE.txt"):
+        run_pretraining(load_pretraining_recipe("plain_text"), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match="backbone: .*num_heads"):
+        build_model(recipe_of("plain_text", lines, "backbone.num_heads=4"))
+    with pytest.raises(InputError, match="'masked' needs a backbone with attention_mask"):
+        build_model(
+            recipe_of("plain_text", lines, "objective=masked", "backbone.attention_mask=causal")
+        )
