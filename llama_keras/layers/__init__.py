@@ -2,6 +2,7 @@
 
 from llama_keras.layers.attention import LlamaAttention
 from llama_keras.layers.attention_kernels import DotProduct, GaussianKernel
+from llama_keras.layers.crf import LinearChainCRF
 from llama_keras.layers.feed_forward import MLP, SwiGLU
 from llama_keras.layers.masking import AttentionBias, TokenPositions
 from llama_keras.layers.pooling import Pooling
@@ -13,6 +14,7 @@ __all__ = [
     "AttentionBias",
     "DotProduct",
     "GaussianKernel",
+    "LinearChainCRF",
     "LlamaAttention",
     "Pooling",
     "RotaryEmbedding",

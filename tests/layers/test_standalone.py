@@ -61,6 +61,17 @@ CASES = {
     "AttentionBias": (token_model, layers.AttentionBias, {"mode": "bidirectional"}),
     "DotProduct": (heads_model, layers.DotProduct, {}),
     "GaussianKernel": (heads_model, layers.GaussianKernel, GAUSSIAN),
+    "LinearChainCRF": (
+        masked_model,
+        layers.LinearChainCRF,
+        {
+            "num_tags": 16,
+            "allowed_transitions": [[i <= j for j in range(16)] for i in range(16)],
+            "allowed_starts": [i < 8 for i in range(16)],
+            "allowed_ends": [i > 4 for i in range(16)],
+            "scale": 2.0,
+        },
+    ),
     "LlamaAttention": (
         hidden_model,
         layers.LlamaAttention,

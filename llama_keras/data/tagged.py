@@ -1,0 +1,149 @@
+"""Reads texts whose entities are marked: CoNLL columns, JSONL with spans, sets of TFDS."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_keras.data.sources import _FOLDERS, _find_file, _jsonl_rows, _read_text, _tfds_folders
+from llama_keras.errors import InputError
+
+CONLL_SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".txt")
+# Marks the documents of CoNLL-2003; no sentence.
+DOCUMENT_MARK = "-DOCSTART-"
+
+
+@dataclass(frozen=True)
+class TaggedData:
+    """Sentences and their entities, in file order.
+
+    Attributes:
+        inputs: lists of words, or whole texts.
+        targets: for lists of words as many tags each, for texts lists of spans
+            `{"start", "end", "label"}` in characters.
+        places: where each stands in the source, such as `"line 7"`, for messages.
+        source: what was asked for.
+    """
+
+    inputs: list[Any]
+    targets: list[Any]
+    places: list[str]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def head(self, count: int) -> "TaggedData":
+        """Gives the first `count` sentences (all, when there are fewer)."""
+        return TaggedData(
+            self.inputs[:count], self.targets[:count], self.places[:count], self.source
+        )
+
+
+def load_tagged(
+    source: str | Path,
+    *,
+    split: str | None = None,
+    text_column: str = "text",
+    spans_column: str = "spans",
+    data_dir: str | Path | None = None,
+) -> TaggedData:
+    """Gives the sentences of a data set.
+
+    Args:
+        source: a `.conll` file (also .iob, .iob2, .bio, .txt: a line is a token, blanks or one tab,
+            further columns, and in the last column the tag; an empty line ends a sentence), or
+            `.jsonl` (`{"text": …, "spans": [{"start": 0, "end": 4, "label": "PER"}]}`, characters
+            are Unicode code points), each with `.gz` after it or not; a folder of such files;
+            `tfds:`, `package:` or `shared:` names, see `load_classification`.
+        split: the split of a `tfds:` set or of a folder.
+        text_column: JSONL's key of the text; a `tfds:` set's feature with the words.
+        spans_column: JSONL's key of the spans; a `tfds:` set's feature with the tags.
+        data_dir: where `tfds:` sets are prepared.
+
+    Raises:
+        InputError: the source is missing, empty or malformed; the message names the line.
+    """
+    scheme, colon, name = str(source).partition(":")
+    if colon and scheme == "tfds":
+        from llama_keras.data.tfds_rows import tfds_rows
+
+        rows = tfds_rows(name, split, [text_column, spans_column], _tfds_folders(data_dir))
+        found = [_record(row, text_column, spans_column, f"{source}, {at}") for at, row in rows]
+    else:
+        file = _file(str(source), split)
+        text = _read_text(file)
+        suffix = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+        if suffix == ".jsonl":
+            rows = _jsonl_rows(text, file)
+            found = [_record(row, text_column, spans_column, f"{file}, {at}") for at, row in rows]
+        elif suffix in CONLL_SUFFIXES:
+            found = list(_conll_sentences(text, file))
+        else:
+            raise InputError(
+                f"{file} is of no known kind; expected a name that ends in one of "
+                f"{[*CONLL_SUFFIXES, '.jsonl']}, with .gz after it or not."
+            )
+    if not found:
+        raise InputError(f"{source} holds no sentences; give a data set with at least one.")
+    inputs, targets, places = (list(column) for column in zip(*found, strict=True))
+    return TaggedData(
+        inputs, targets, places, str(source) if split is None else f"{source}/{split}"
+    )
+
+
+def _file(source: str, split: str | None) -> Path:
+    scheme, colon, rest = source.partition(":")
+    known = colon and scheme in _FOLDERS
+    path = _FOLDERS[scheme]() / rest if known else Path(source).expanduser()
+    if path.is_dir() and split is not None:
+        suffixes = (*CONLL_SUFFIXES, ".jsonl")
+        files = [path / f"{split}{suffix}{gz}" for suffix in suffixes for gz in ("", ".gz")]
+        found = [file for file in files if file.is_file()]
+        if found:
+            return found[0]
+    return _find_file(source, split)
+
+
+def _conll_sentences(text: str, file: Path) -> Iterator[tuple[list[str], list[str], str]]:
+    words: list[str] = []
+    tags: list[str] = []
+    first = columns = 0
+    # Not splitlines(): a token may hold U+2028 and the like.
+    for number, line in enumerate([*text.split("\n"), ""], start=1):
+        line = line.removesuffix("\r")
+        if not line.strip(" \t"):
+            if words:
+                yield words, tags, f"line {first}"
+            words, tags = [], []
+            continue
+        # One tab parts columns, so that a token may be a blank; else runs of blanks do.
+        cells = line.split("\t") if "\t" in line else line.split(" ")
+        cells = [cell for cell in cells if cell] if "\t" not in line else cells
+        if cells[0] == DOCUMENT_MARK:
+            continue
+        columns = columns or len(cells)
+        if len(cells) < 2 or len(cells) != columns or not cells[0] or not cells[-1]:
+            raise InputError(
+                f"{file}, line {number} is {line!r}; expected a token and its tag, parted by a tab "
+                f"or blanks, {max(columns, 2)} columns as in the lines before."
+            )
+        first = number if not words else first
+        words.append(cells[0])
+        tags.append(cells[-1].strip())
+
+
+def _record(row: dict, text_column: str, spans_column: str, place: str):
+    for column in (text_column, spans_column):
+        if column not in row:
+            raise InputError(
+                f"{place}: there is no column {column!r}; the columns are {list(row)}. Name the "
+                "right one with text_column or label_column."
+            )
+    text, spans = row[text_column], row[spans_column]
+    if not isinstance(text, (str, list)) or not isinstance(spans, list):
+        raise InputError(
+            f"{place}: expected a text and a list of spans, or a list of words and one of tags; "
+            f"received {text!r:.60} and {spans!r:.60}."
+        )
+    return text, spans, place.rpartition(", ")[2] if isinstance(text, str) else place
