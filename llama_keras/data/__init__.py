@@ -1,5 +1,12 @@
 """Labelled text from files and from TensorFlow Datasets."""
 
 from llama_keras.data.sources import ClassificationData, load_classification, shared_folder
+from llama_keras.data.squad import QuestionAnsweringData, load_question_answering
 
-__all__ = ["ClassificationData", "load_classification", "shared_folder"]
+__all__ = [
+    "ClassificationData",
+    "QuestionAnsweringData",
+    "load_classification",
+    "load_question_answering",
+    "shared_folder",
+]

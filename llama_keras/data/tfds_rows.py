@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from llama_keras.errors import InputError
@@ -61,6 +62,8 @@ def _builder(name: str, folders: Sequence[Path | None]) -> Any:
 
 
 def _plain(value: Any, feature: Any) -> object:
+    if isinstance(value, np.ndarray):
+        return [_plain(item, getattr(feature, "feature", feature)) for item in value]
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if not hasattr(feature, "int2str"):

@@ -9,12 +9,12 @@ import tensorflow as tf
 from llama_keras.atomic import new_directory
 from llama_keras.errors import InputError
 from llama_keras.serving.manifest import MANIFEST_FILE
-from llama_keras.serving.signatures import SIGNATURES, Signatures
+from llama_keras.serving.signatures import EXPORT_SETTINGS, SIGNATURES, Signatures
 
 PACKAGES = ("llama-keras", "tensorflow", "tensorflow-text", "keras")
 
 
-def export_task(model, directory) -> Path:
+def export_task(model, directory, **settings) -> Path:
     """Writes a SavedModel that a stock TF Serving loads.
 
     Each weight is written once, and nothing of Keras is in the file: the C++ loader does not
@@ -25,18 +25,23 @@ def export_task(model, directory) -> Path:
         model: a task.
         directory: the version's folder, such as `saved_models/sentiment/1`; a folder whose name is
             no number gets the next free number below it.
+        **settings: what the task's signatures leave open, see `signatures.EXPORT_SETTINGS`.
 
     Returns:
         The version's folder.
 
     Raises:
-        InputError: the folder exists already, or the task has no signatures.
+        InputError: the folder exists already, the task has no signatures, or a setting is wrong.
     """
     target = _version_folder(Path(directory))
     kind = type(model).__name__
     if kind not in SIGNATURES:
         raise InputError(f"A {kind} cannot be exported; these can: {sorted(SIGNATURES)}.")
-    signatures = SIGNATURES[kind](model)
+    known = EXPORT_SETTINGS.get(kind, ())
+    if unknown := sorted(settings.keys() - set(known)):
+        takes = f"one of {list(known)}" if known else "none"
+        raise InputError(f"There is no setting {unknown[0]!r}; the export of a {kind} has {takes}.")
+    signatures = SIGNATURES[kind](model, **settings)
     # Its temporary name is no number: a server that watches the folder never loads it half written.
     with new_directory(target) as folder:
         _save(model, signatures, folder)
@@ -71,16 +76,20 @@ def _save(model, signatures: Signatures, folder: Path) -> None:
 
 
 def _manifest(signatures: Signatures) -> dict:
-    answer = signatures.functions["serving_default"](tf.constant([signatures.example_text]))
+    asked = signatures.example_text
+    asked = {"text": asked} if isinstance(asked, str) else asked
+    columns = {name: tf.constant([text]) for name, text in asked.items()}
+    answer = signatures.functions["serving_default"](**columns)
     return {
         "task": signatures.task,
         "labels": list(signatures.labels),
         "cleaning": list(signatures.cleaning),
+        **signatures.settings,
         "signatures": {
             name: _describe(function) for name, function in signatures.functions.items()
         },
         "example": {
-            "request": {"instances": [{"text": signatures.example_text}]},
+            "request": {"instances": [asked]},
             "response": {"predictions": [{k: _plain(v[0]) for k, v in answer.items()}]},
         },
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -102,4 +111,6 @@ def _describe(function) -> dict:
 
 def _plain(tensor):
     value = tensor.numpy()
-    return value.decode() if isinstance(value, bytes) else value.tolist()
+    if isinstance(value, bytes):
+        return value.decode()
+    return [_plain(item) for item in tensor] if value.dtype == object else value.tolist()

@@ -1,0 +1,139 @@
+"""Start and end logits of all windows to one answer for each question, in the graph.
+
+Each window says how likely a span is against "no answer here": the null position, and spans that
+another window owns. If at most one window says otherwise, and windows judge independently, the
+probability of a span is its odds over 1 + the sum of the odds of all spans of all windows (over the
+sum alone where every question has an answer). So windows of one context are comparable, though each
+one's logits are known up to a constant only.
+
+Axes: N pairs, R rows (windows), T tokens of a row, L most tokens of an answer, K best spans.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from llama_keras.data.context_windows import Windows, WindowSettings
+from llama_keras.text.graph import valid_utf8
+
+# Logit of what cannot be; finite, so that nothing becomes NaN.
+NEVER = -1e9
+_OUTER_SPACE = r"[\s\p{Z}]+"
+
+
+class Answers(NamedTuple):
+    """The K best answers to each of N questions, best first.
+
+    Where there are fewer than K spans, the rest has the text "", start and end -1, score 0.
+    """
+
+    text: tf.Tensor
+    """String `(N, K)`, a part of the raw context without outer white space."""
+    start: tf.Tensor
+    """Its first character (Unicode code points), int32 `(N, K)`."""
+    end: tf.Tensor
+    """One past its last character, int32 `(N, K)`."""
+    score: tf.Tensor
+    """Its probability, float32 `(N, K)`."""
+    null_score: tf.Tensor
+    """The probability that there is no answer, float32 `(N,)`."""
+
+
+def best_answers(
+    logits, contexts, *, windows: Windows, settings: WindowSettings, count: int, null_answers: bool
+) -> Answers:
+    """Gives the best answers.
+
+    Args:
+        logits: of start and end, float32 `(R, T, 2)`.
+        contexts: the raw contexts, string `(N,)`.
+        windows: the rows that the logits are of.
+        settings: that the rows were made with.
+        count: K.
+        null_answers: whether "no answer" takes part in the probabilities.
+    """
+    contexts = tf.convert_to_tensor(contexts, tf.string)
+    odds, token, length, total = _row_spans(logits, windows, settings, count)
+    pairs = tf.size(contexts, tf.int64)
+
+    def by_pair(values, default, least=1):
+        rows = tf.RaggedTensor.from_value_rowids(values, windows.pair, pairs, validate=False)  # pyright: ignore[reportAttributeAccessIssue]
+        dense = rows.to_tensor(default)
+        dense = tf.reshape(dense, [pairs, tf.size(dense, tf.int64) // tf.maximum(pairs, 1)])
+        missing = tf.maximum(least - tf.shape(dense)[1], 0)
+        right = tf.stack([0, missing])
+        return tf.pad(dense, tf.stack([[0, 0], right]), constant_values=default)
+
+    odds, order = tf.math.top_k(by_pair(odds, NEVER, count), count)
+    token = tf.gather(by_pair(token, 0, count), order, batch_dims=1)
+    length = tf.gather(by_pair(length, 1, count), order, batch_dims=1)
+    total = tf.reduce_logsumexp(by_pair(total[:, tf.newaxis], NEVER), axis=1)
+    is_span = odds > NEVER / 2
+    text, start, end = _characters(contexts, windows, token, token + length - 1)
+    whole = tf.math.softplus(total) if null_answers else total
+    return Answers(
+        text=tf.where(is_span, text, ""),
+        start=tf.where(is_span, start, -1),
+        end=tf.where(is_span, end, -1),
+        score=tf.where(is_span, tf.exp(odds - whole[:, tf.newaxis]), 0.0),
+        null_score=tf.sigmoid(-total),
+    )
+
+
+def _row_spans(logits, windows: Windows, settings: WindowSettings, count: int):
+    """Gives of each row its best own spans, as log odds, first token and length `(R, K)`, and the
+    log of the sum of the odds of all its own spans `(R,)`.
+    """  # noqa: D205
+    width, longest = tf.shape(logits)[1], settings.max_answer_tokens
+    lengths = windows.lengths()
+    position = tf.range(tf.cast(width, tf.int64))[tf.newaxis]
+    token = position + (windows.first - windows.prefix)[:, tf.newaxis]
+    in_window = (position >= windows.prefix[:, tf.newaxis]) & (
+        position < lengths[:, tf.newaxis] - 1
+    )
+    is_own = (token >= windows.own_from[:, tf.newaxis]) & (token < windows.own_to[:, tf.newaxis])
+    null = tf.reduce_sum(tf.gather(logits, lengths - 1, batch_dims=1), axis=1)
+    logits = tf.where(in_window[:, :, tf.newaxis], logits, NEVER)
+    # Every start with each of the L ends that may follow it.
+    ends = tf.pad(logits[:, :, 1], [[0, 0], [0, longest - 1]], constant_values=NEVER)
+    reach = tf.range(width)[:, tf.newaxis] + tf.range(longest)
+    scores = logits[:, :, :1] + tf.gather(ends, reach, axis=1)  # (R, T, L)
+    own = (in_window & is_own)[:, :, tf.newaxis]
+    others = tf.reduce_logsumexp(tf.where(own, NEVER, scores), axis=[1, 2])
+    against = tf.reduce_logsumexp(tf.stack([null, others]), axis=0)
+    odds = tf.where(own, scores - against[:, tf.newaxis, tf.newaxis], NEVER)
+    flat = tf.reshape(odds, [tf.shape(odds)[0], width * longest])
+    best, place = tf.math.top_k(flat, tf.minimum(count, width * longest))
+    place = tf.cast(place, tf.int64)
+    begin = tf.gather(token, place // longest, batch_dims=1)
+    return best, tf.maximum(begin, 0), place % longest + 1, tf.reduce_logsumexp(flat, axis=1)
+
+
+def _characters(contexts, windows: Windows, first, last):
+    """Gives text and characters of the tokens from `first` to `last`, `(N, K)` each."""
+
+    def byte(offsets, token):
+        padded = tf.pad(offsets.to_tensor(0), [[0, 0], [0, 1]])
+        token = tf.minimum(token, tf.shape(padded, tf.int64)[1] - 1)
+        return tf.gather(padded, token, batch_dims=1)
+
+    count = tf.shape(first)[1]
+    tokenized = tf.repeat(windows.contexts[:, tf.newaxis], count, axis=1)
+    # The character that holds the first byte, and one past that of the last byte: a token may be a
+    # part of a character. Counted in what was tokenized, for cleaning may change bytes.
+    begin = tf.zeros_like(first, tf.int32)
+    start = _length(tf.strings.substr(tokenized, begin, byte(windows.starts, first) + 1)) - 1
+    start = tf.maximum(start, 0)
+    end = _length(tf.strings.substr(tokenized, begin, byte(windows.ends, last)))
+    end = tf.maximum(end, start)
+    raw = tf.repeat(valid_utf8(contexts)[:, tf.newaxis], count, axis=1)
+    text = tf.strings.substr(raw, start, end - start, unit="UTF8_CHAR")
+    # Many tokens hold the space before a word.
+    trimmed = tf.strings.regex_replace(text, "^" + _OUTER_SPACE, "")
+    start += _length(text) - _length(trimmed)
+    text = tf.strings.regex_replace(trimmed, _OUTER_SPACE + "$", "")
+    return text, start, start + _length(text)
+
+
+def _length(text):
+    return tf.strings.length(text, unit="UTF8_CHAR")

@@ -1,0 +1,96 @@
+"""What a `QuestionAnswerer` answers to when it is served: windows cut and merged in the graph.
+
+Axes: N questions, R rows (windows), B batch, T tokens.
+"""
+
+import tensorflow as tf
+
+from llama_keras.data.answer_spans import best_answers
+from llama_keras.data.context_windows import make_windows
+from llama_keras.serving.signatures import Signatures
+
+# Windows that go through the model at once: a book as context must not fill the memory.
+ROWS_AT_ONCE = 16
+
+
+def question_answerer_signatures(model) -> Signatures:
+    """Gives `serving_default` and `answer` (texts to answers) and `tokens` (ids to logits).
+
+    Inputs and outputs, all with N first:
+        `question`, `context` string `(N,)` → `answer` string `(N,)`, a part of the context;
+        `start`, `end` int32 `(N,)`, its place in Unicode code points; `score` and `null_score`
+        float32 `(N,)`. Where there is no answer: "" and -1, see `QuestionAnswerer.predict`.
+        `token_ids`, `padding_mask` int32 `(B, T)` → `logits` float32 `(B, T, 2)`.
+    """
+    tokenizer, settings = model.tokenizer, model.window_settings
+    threshold = model.null_threshold if model.null_answers else 1.0
+    texts = [tf.TensorSpec([None], tf.string, name=name) for name in ("question", "context")]
+
+    @tf.function(input_signature=texts, autograph=False)
+    def answer(question, context):
+        windows = make_windows(
+            question,
+            context,
+            tokenizer=tokenizer.graph,
+            separator_id=model.separator_id,
+            settings=settings,
+            cleaning=model.cleaning,
+        )
+        found = best_answers(
+            _logits_of(model, windows.token_ids, tokenizer.pad_id),
+            context,
+            windows=windows,
+            settings=settings,
+            count=1,
+            null_answers=model.null_answers,
+        )
+        is_null = found.null_score > threshold
+        score = found.null_score if model.null_answers else tf.zeros_like(found.null_score)
+        is_none = is_null | (found.start[:, 0] < 0)
+        return {
+            "answer": tf.where(is_none, "", found.text[:, 0]),
+            "start": tf.where(is_none, -1, found.start[:, 0]),
+            "end": tf.where(is_none, -1, found.end[:, 0]),
+            "score": tf.where(is_none, score, found.score[:, 0]),
+            "null_score": found.null_score,
+        }
+
+    ids = [tf.TensorSpec([None, None], tf.int32, name=n) for n in ("token_ids", "padding_mask")]
+
+    @tf.function(input_signature=ids)
+    def tokens(token_ids, padding_mask):
+        features = {"token_ids": token_ids, "padding_mask": padding_mask}
+        return {"logits": model(features, training=False)}
+
+    return Signatures(
+        task="question_answering",
+        functions={"serving_default": answer, "answer": answer, "tokens": tokens},
+        trackables={"tokenizer": tokenizer.graph},
+        labels=(),
+        example_text={
+            "question": "Where did she grow up?",
+            "context": "Ana grew up near Lima and studied in Cusco.",
+        },
+        cleaning=tuple(model.cleaning.get_config()["steps"]) if model.cleaning else (),
+    )
+
+
+def _logits_of(model, rows, pad_id: int):
+    """Gives logits `(R, T, 2)` of ragged rows `(R, None)`, a few at a time."""
+    lengths = tf.cast(rows.row_lengths(), tf.int32)
+    # Two separators stand in every row, and a batch of none still needs a width.
+    count, width = tf.shape(lengths)[0], tf.reduce_max(tf.concat([lengths, [2]], axis=0))
+    token_ids = rows.to_tensor(pad_id, shape=tf.stack([-1, width]))
+    steps = tf.maximum((count + ROWS_AT_ONCE - 1) // ROWS_AT_ONCE, 1)
+
+    def step(number, done):
+        part = slice(number * ROWS_AT_ONCE, (number + 1) * ROWS_AT_ONCE)
+        mask = tf.sequence_mask(lengths[part], width, dtype=tf.int32)
+        logits = model({"token_ids": token_ids[part], "padding_mask": mask}, training=False)
+        return number + 1, done.write(number, logits)
+
+    made = tf.TensorArray(tf.float32, steps, infer_shape=False, element_shape=[None, None, 2])
+    _, made = tf.while_loop(
+        lambda number, _: number < steps, step, (0, made), parallel_iterations=1
+    )
+    return made.concat()
