@@ -1,0 +1,96 @@
+"""Batches of texts that belong together: a pair's halves never part.
+
+Axes: N examples, V views, B batch, T tokens of the batch's longest text.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from llama_keras.data.bucketing import TokenRows
+
+# Before `token_ids` and `padding_mask` of the second and third text of each example; the first
+# text's features are those of every other task.
+PREFIXES = ("", "positive_", "negative_")
+
+
+@dataclass(frozen=True)
+class ViewRows:
+    """Token ids of N examples of V texts each.
+
+    Attributes:
+        views: V `TokenRows` of N texts; row i of each belongs to example i.
+        numbers: int32 `(N, V)`, equal for equal texts; or `(N,)` class numbers where V is 1.
+    """
+
+    views: tuple[TokenRows, ...]
+    numbers: np.ndarray
+
+    @property
+    def is_same_twice(self) -> bool:
+        """Whether the second view is the first one again."""
+        return len(self.views) > 1 and self.views[1] is self.views[0]
+
+
+def view_batches(rows: ViewRows, *, batch_size: int, seed: int) -> tuple:
+    """Gives an endless stream of batches in a new random order each epoch.
+
+    The order is a pure function of (seed, epoch), and random through and through: sorted by length
+    as for other tasks, the questions on one paragraph, say, would meet in a batch, where they
+    cannot be each other's negatives. The batches of an epoch differ by one example at most.
+
+    Args:
+        rows: the examples.
+        batch_size: most examples in a batch.
+        seed: of the order.
+
+    Returns:
+        A `tf.data.Dataset` of `(features, numbers)`: for each view `token_ids` and `padding_mask`,
+        int32 `(B, T)`, under names that begin with its one of `PREFIXES`; int32 `(B, V)` or
+        `(B,)`, the numbers counted anew in each batch. And the number of batches in an epoch.
+    """
+    count = len(rows.numbers)
+    steps = math.ceil(count / batch_size)
+    padded = [_padder(view) for view in rows.views]
+    numbers = tf.constant(rows.numbers)
+
+    def plan(epoch):
+        shuffle = tf.random.experimental.stateless_shuffle  # pyright: ignore[reportAttributeAccessIssue]
+        keys = tf.stack([tf.cast(seed, tf.int64), epoch])
+        order = shuffle(tf.range(count, dtype=tf.int64), seed=keys)
+        order = tf.pad(order, [[0, -count % steps]], constant_values=-1)
+        return tf.transpose(tf.reshape(order, (-1, steps)))
+
+    def make(index):
+        index = tf.boolean_mask(index, index >= 0)
+        features = {}
+        for prefix, view in zip(PREFIXES, padded, strict=False):
+            features |= {prefix + name: value for name, value in view(index).items()}
+        found = tf.gather(numbers, index)
+        return features, tf.reshape(tf.unique(tf.reshape(found, [-1]))[1], tf.shape(found))
+
+    dataset = (
+        tf.data.Dataset.counter(dtype=tf.int64)
+        .flat_map(lambda epoch: tf.data.Dataset.from_tensor_slices(plan(epoch)))
+        .map(make, num_parallel_calls=1)
+        .prefetch(4)
+    )
+    return dataset, steps
+
+
+def _padder(rows: TokenRows):
+    """Gives a function from text numbers `(B,)` to token features, in the graph."""
+    flat = np.concatenate([np.asarray(row, dtype="int32") for row in rows.token_ids])
+    make: Any = tf.RaggedTensor  # TensorFlow's type stubs lack its constructors
+    all_ids = make.from_row_lengths(flat, rows.lengths)
+
+    def padded(index):
+        ids = tf.gather(all_ids, index)
+        token_ids = ids.to_tensor(rows.pad_id)
+        mask = tf.sequence_mask(ids.row_lengths(), tf.shape(token_ids)[1], dtype=tf.int32)
+        return {"token_ids": token_ids, "padding_mask": mask}
+
+    return padded
