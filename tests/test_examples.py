@@ -1,3 +1,4 @@
+import json
 import re
 import runpy
 
@@ -9,6 +10,36 @@ def test_classify_and_serve(repository, tmp_path):
     answers = example["main"](str(tmp_path), "llama-tiny")
     assert [answer["label"] in ("negative", "positive") for answer in answers] == [True] * 3
     assert (tmp_path / "sentiment/1/saved_model.pb").is_file()
+
+
+def test_article(repository, tmp_path, capsys):
+    rows = [
+        {
+            "question": f"How many days has month {number}?",
+            "context": f"Month {number} has {28 + number} days.",
+            "answers": [{"text": f"{28 + number}", "answer_start": 12}],
+        }
+        for number in (0, 1, 2, 3)
+    ] * 8
+    rows.append({"question": "Too long?", "context": "day " * 60, "answers": rows[0]["answers"]})
+    file = tmp_path / "months.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    example = runpy.run_path(str(repository / "examples/article.py"))
+    history = example["main"](data=str(file), preset="llama-tiny", length=96)
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert history["loss"][2] < history["loss"][0]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "32 of 33 examples have at most 96 tokens"
+    assert len(printed) == 4 and all("val_accuracy" in line for line in printed[1:])
+
+
+def test_the_articles_loss_and_accuracy_leave_padding_out(repository):
+    example = runpy.run_path(str(repository / "examples/article.py"))
+    inputs, targets, weights = example["batch_of"]([[1, 5, 6], [1, 7]], length=5, pad_id=9)
+    assert inputs["token_ids"].tolist() == [[1, 5, 6, 9], [1, 7, 9, 9]]
+    assert inputs["padding_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
+    assert targets.tolist() == [[5, 6, 9, 9], [7, 9, 9, 9]]
+    assert weights.tolist() == [[1, 1, 0, 0], [1, 0, 0, 0]]
 
 
 @pytest.mark.slow

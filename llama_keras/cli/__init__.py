@@ -12,7 +12,18 @@ from llama_keras.errors import InputError, MissingDependencyError
 
 # In the order of a model's life; each is a file in this folder that imports heavy packages
 # inside its function only, which keeps `--help` fast.
-VERBS = ("demo", "train", "evaluate", "export", "serve", "predict", "generate")
+VERBS = (
+    "demo",
+    "data",
+    "pretrain",
+    "train",
+    "evaluate",
+    "export",
+    "serve",
+    "predict",
+    "generate",
+    "explain",
+)
 
 
 def build_app() -> typer.Typer:

@@ -1,0 +1,54 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from llama_keras.cli import build_app
+from llama_keras.errors import InputError
+from llama_keras.explain.guide import STAGES
+from tests.cli.test_cli import llama_keras
+
+
+def test_explain_prints_every_stage_and_writes_the_page(tmp_path):
+    page = tmp_path / "page.html"
+    arguments = ("--preset", "llama-tiny", "--layer", "2", "--clean", "collapse_whitespace")
+    done = llama_keras("explain", "今天天气很好", *arguments, "--html", str(page))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for number, stage in enumerate(STAGES.values(), start=1):
+        assert f"{number}. {stage.title}  [{stage.source}]" in lines
+    assert f"wrote {page}" in lines
+    assert "天·1" in page.read_text(encoding="utf-8")
+
+
+def test_json_is_one_object_on_standard_output():
+    command = ["explain", "שלום", "--preset", "llama-tiny", "--json", "--seed", "5"]
+    done = CliRunner().invoke(build_app(), command)
+    found = json.loads(done.stdout)
+    assert found["text"] == "שלום"
+    assert [corruption["seed"] for corruption in found["corruptions"]] == [5, 5]
+    assert [layer["number"] for layer in found["layers"]] == [1, 2]
+
+
+def test_an_empty_text_is_one_paragraph():
+    done = llama_keras("explain", "")
+    assert done.returncode == 2
+    assert done.stderr == "llama-keras: There is nothing to explain in ''; give a sentence.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layer", "9"], "no layer 9"),
+        (["--kernel", "cosine"], "cosine"),
+        (["--temperature", "-1"], "positive number"),
+        (["--clean", "polish"], "polish"),
+        (["--html", "/nowhere/page.html"], "cannot be written"),
+        (["--preset", "lama-tiny"], "Did you mean 'llama-tiny'"),
+    ],
+)
+def test_wrong_options_are_told(arguments, message):
+    command = ["explain", "好", "--preset", "llama-tiny", *arguments]
+    done = CliRunner().invoke(build_app(), command)
+    assert isinstance(done.exception, InputError)
+    assert message in str(done.exception)
