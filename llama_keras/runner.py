@@ -72,6 +72,7 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
     model.strategy.prepare(model)
     sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
     say(f"{strategy.name} on {sizes} {kind.noun}; {trainable_share(model)}")
+    before = _measure(model, kind, parts) if recipe.measure_before else None
     validation = parts.get("validation")
     history = model.fit(
         *kind.examples(parts["train"]),
@@ -84,7 +85,10 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
         verbose=1 if sys.stderr.isatty() else 2,
     )
     model.save(directory / MODEL_FILE)
-    metrics = _measure(model, recipe, kind, parts)
+    metrics = {"recipe": recipe.name, "strategy": recipe.strategy["name"]}
+    metrics |= _measure(model, kind, parts)
+    if before is not None:
+        metrics["before"] = before
     metrics["history"] = _plain(history.history)
     export = model.export(directory / "export" / recipe.name) if recipe.export else None
     write_text(directory / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
@@ -136,8 +140,9 @@ def _load_part(recipe: Recipe, kind: TaskKind, source: str) -> Any:
     return part if recipe.data.limit is None else part.head(recipe.data.limit)
 
 
-def _measure(model, recipe: Recipe, kind: TaskKind, parts) -> dict[str, Any]:
-    result: dict[str, Any] = {"recipe": recipe.name, "strategy": recipe.strategy["name"]}
+def _measure(model, kind: TaskKind, parts) -> dict[str, Any]:
+    """Gives the metrics of the validation and the test part, where they are there."""
+    result: dict[str, Any] = {}
     for name in ("validation", "test"):
         if name not in parts:
             continue

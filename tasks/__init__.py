@@ -9,11 +9,35 @@ if __name__ != "llama_keras.tasks":
 
 if TYPE_CHECKING:
     from llama_keras.tasks.causal_lm import CausalLM
+    from llama_keras.tasks.denoiser import Denoiser
+    from llama_keras.tasks.embedder import Embedder
+    from llama_keras.tasks.masked_lm import MaskedLM
+    from llama_keras.tasks.pretraining import Pretraining
+    from llama_keras.tasks.question_answerer import QuestionAnswerer
     from llama_keras.tasks.text_classifier import TextClassifier
+    from llama_keras.tasks.token_classifier import TokenClassifier
 
-__all__ = ["CausalLM", "TextClassifier"]
+__all__ = [
+    "CausalLM",
+    "Denoiser",
+    "Embedder",
+    "MaskedLM",
+    "Pretraining",
+    "QuestionAnswerer",
+    "TextClassifier",
+    "TokenClassifier",
+]
 
 # Class name -> file; a task's file loads when the class is first asked for.
-_FILES = {"CausalLM": "causal_lm", "TextClassifier": "text_classifier"}
+_FILES = {
+    "CausalLM": "causal_lm",
+    "Denoiser": "denoiser",
+    "Embedder": "embedder",
+    "MaskedLM": "masked_lm",
+    "Pretraining": "pretraining",
+    "QuestionAnswerer": "question_answerer",
+    "TextClassifier": "text_classifier",
+    "TokenClassifier": "token_classifier",
+}
 
 __getattr__, __dir__ = lazy_names(__name__, _FILES)

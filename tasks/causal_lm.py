@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import keras
 import numpy as np
+from keras import ops
 
 from llama_keras.errors import InputError
 from llama_keras.models import LlamaBackbone, generation
 from llama_keras.models.sampling import SamplingSettings
+from llama_keras.objectives import OBJECTIVES
+from llama_keras.tasks.compiled import Compiled
 from llama_keras.tasks.completion import Completion, Generation, check_stop
 from llama_keras.tasks.engines import EngineName, Engines
+from llama_keras.tasks.fine_tuned import FineTunedTask
 from llama_keras.tasks.likelihood import encode_pairs, log_likelihoods
-from llama_keras.tasks.task import Task
+from llama_keras.tasks.objective_scores import ObjectiveScores
+from llama_keras.tasks.response_data import (
+    is_conversation,
+    weigh_conversations,
+    weigh_responses,
+    weigh_texts,
+)
+from llama_keras.tasks.text_data import as_texts_and_labels, is_raw_text
+
+logger = logging.getLogger("llama_keras")
 
 # One value for all prompts, or one for each.
 PerRow = float | Sequence[float]
 
 
 @keras.saving.register_keras_serializable(package="llama_keras")
-class CausalLM(Task):
-    """A Llama that continues text.
+class CausalLM(ObjectiveScores, FineTunedTask):
+    """A Llama that continues text, and learns to from texts, responses or conversations.
 
-    As a Keras model it maps token ids and padding mask `(B, T)` to logits `(B, T, V)`.
+    As a Keras model it maps token ids and padding mask `(B, T)` to logits `(B, T, V)`, or, given
+    `targets` and `weights` among them, to the `Scores` of next-token prediction, for which the
+    logits never exist at once.
+
+    `fit` and `evaluate` take prompts and their responses (two lists of strings; the responses
+    alone count), conversations (each a list of messages with "role" and "content"; what the
+    assistant says counts), or plain texts (all of it counts). Loss, accuracy and perplexity are
+    means over the tokens that count.
 
     Settings of `generate`, `chat` and `stream`:
         max_new_tokens: at most so many; fewer when the model's context is full.
@@ -44,6 +65,8 @@ class CausalLM(Task):
         tokenizer: its `text.Tokenizer`.
         jit_generate: whether XLA compiles the decoding loop; `None` chooses, see
             `engines.default_jit`.
+        max_sequence_length: tokens after which a training example is cut.
+        strategy: how `fit` fine-tunes, see `training.fine_tuning`.
 
     Example:
     ```python
@@ -63,14 +86,96 @@ class CausalLM(Task):
                 f"{backbone.config.attention_mask!r}."
             )
         super().__init__(backbone=backbone, tokenizer=tokenizer, **kwargs)
+        self.make_token_metrics()
         self.jit_generate = jit_generate
         self._engines = Engines(backbone, jit_generate=jit_generate)
         self.built = True
 
     def call(self, inputs, training=None):
-        """Gives logits `(B, T, V)` of token features."""
+        """Gives logits `(B, T, V)`, or `Scores`; see the class."""
+        if "targets" in inputs:
+            return OBJECTIVES["causal"](self.backbone, inputs, training=training)
         hidden = self.backbone(inputs, training=training)
         return self.backbone.token_embedding(hidden, reverse=True)
+
+    def is_raw(self, x) -> bool:
+        """Says whether `x` holds texts or conversations."""
+        return is_raw_text(x) or _are_conversations(x)
+
+    def example_rows(self, x, y):
+        """Gives texts, responses or conversations as token rows; see the class.
+
+        Raises:
+            InputError: an example is not what the class says, or nothing of it is left to learn.
+        """
+        from llama_keras.data.bucketing import TokenRows
+
+        if _are_conversations(x):
+            if y is not None:
+                raise InputError("Conversations hold their answers; leave the responses out.")
+            rows = weigh_conversations(self.tokenizer, x)
+        else:
+            texts, responses = as_texts_and_labels(x, y)
+            if responses is not None:
+                rows = weigh_responses(self.tokenizer, texts, responses)
+            else:
+                rows = weigh_texts(self.tokenizer, texts) if texts else []
+        limit = self.max_sequence_length
+        kept = [(ids[:limit], weights[:limit]) for ids, weights in rows]
+        # The first token has nothing before it that could predict it.
+        kept = [row for row in kept if any(row[1][1:])]
+        cut = sum(len(ids) > limit for ids, _ in rows)
+        if cut:
+            logger.warning("%d of %d examples were cut to %d tokens", cut, len(rows), limit)
+        if lost := len(rows) - len(kept):
+            logger.warning("%d of %d examples have no token to learn", lost, len(rows))
+        if rows and not kept:
+            raise InputError(
+                f"No example has a token to learn within max_sequence_length={limit}; shorten the "
+                "prompts or raise it."
+            )
+        ids, weights = [row[0] for row in kept], [row[1] for row in kept]
+        return TokenRows(ids, self.tokenizer.pad_id, weights)
+
+    def as_batches(self, dataset):
+        """Gives batches of `data.bucketing` as inputs with `targets` and `weights`."""
+        return dataset.map(
+            lambda features, weights: {
+                **features,
+                "targets": features["token_ids"],
+                "weights": weights * features["padding_mask"],  # -1 in padding
+            }
+        )
+
+    def score_examples(self, x, y=None, *, batch_size: int = 32) -> np.ndarray:
+        """Gives for each example what `evaluate` sums up.
+
+        Args:
+            x, y: as `fit` takes them.
+            batch_size: examples in a batch.
+
+        Returns:
+            float32 `(N, 3)`: nats, how many tokens counted, how many were the likeliest. Examples
+            with nothing to learn are not among the N.
+        """
+        from llama_keras.data.bucketing import inference_batches
+
+        def sums(inputs):
+            scores = self(inputs, training=False)
+            parts = (scores.losses * scores.weights, scores.weights, scores.hits * scores.weights)
+            return ops.stack([ops.sum(part, axis=1) for part in parts], axis=1)
+
+        rows = self.example_rows(x, y)
+        dataset, order = inference_batches(rows, batch_size=batch_size)
+        compiled = Compiled(sums, variables=self.variables)
+        found = [ops.convert_to_numpy(compiled(batch)) for batch in self.as_batches(dataset)]
+        result = np.empty((len(order), 3), "float32")
+        result[order] = np.concatenate(found)
+        return result
+
+    def default_loss(self):
+        """Gives nothing: `compute_loss` reads the objective's `Scores`."""
+        return None
 
     # fmt: off
     @overload
@@ -241,6 +346,10 @@ class CausalLM(Task):
                 )
             ]
             stopped[:] = [row.finished for row in rows]
+
+
+def _are_conversations(x) -> bool:
+    return isinstance(x, (list, tuple)) and bool(x) and all(is_conversation(item) for item in x)
 
 
 def _per_row(rows: int, **settings) -> list[SamplingSettings]:

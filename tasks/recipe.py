@@ -24,10 +24,24 @@ class RecipeData(Record):
     """Chooses epochs, layers and penalties; without it a tenth of `train` is set aside."""
     test: str | None = None
     """Measured once at the end; without it only the validation scores are reported."""
-    text_column: str = "text"
-    """Column of the texts."""
+    text_column: str | list[str] = "text"
+    """Column of the texts; of several columns the texts are joined by line breaks, or are the two
+    of a pair (`model.pairs`)."""
     label_column: str = "label"
-    """Column of the labels."""
+    """Column of the labels; for `causal_lm`, of the responses."""
+    names_column: str | None = None
+    """For `text_classification`, a JSON key with the list of names that a label counts in."""
+    prompt: str = "{text}"
+    """For `causal_lm`, what stands round each text."""
+    response: str = "{label}"
+    """For `causal_lm`, what stands round each response."""
+    turns_column: str | None = None
+    """For `causal_lm`, the key of conversations' turns, see `data.dialogues`; there are no texts
+    and labels then."""
+    tag_scheme: Literal["IOB1", "IOB2", "IOBES"] = "IOB2"
+    """For `token_classification`, how the tags of the files are written."""
+    word_separator: str | None = None
+    """For `token_classification`, stands between words; by default as the script has it."""
     data_dir: str | None = None
     """Where `tfds:` sets are prepared."""
     limit: int | None = Field(default=None, ge=1)
@@ -41,6 +55,16 @@ class RecipeModel(Record):
     """Who sees whom."""
     pooling: Literal["last", "mean"] | None = None
     """By default last for causal, mean for bidirectional models."""
+    pairs: bool = False
+    """For `text_classification`: each example is two texts, of the two `data.text_column`."""
+    multi_label: bool = False
+    """For `text_classification`: a text has a list of labels, in CSV with `|` between them."""
+    threshold: float = Field(default=0.5, gt=0.0, lt=1.0)
+    """With `multi_label`, probability above which a label is given."""
+    tag_head: Literal["dense", "crf"] = "dense"
+    """For `token_classification`: each tag by itself, or whole sequences."""
+    tag_scheme: Literal["IOB2", "IOBES"] = "IOB2"
+    """For `token_classification`: how the head spells entities."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of pooled features dropped in training."""
     max_sequence_length: int = Field(default=256, ge=1)
@@ -62,6 +86,17 @@ class RecipeAnswers(Record):
     """Tokens that windows of a long context share; at least twice `max_answer_tokens`."""
     rule: Literal["squad", "cmrc"] = "squad"
     """How answers are compared: by words, or by Chinese characters."""
+
+
+class RecipeGeneration(Record):
+    """Of `task: causal_lm` alone: responses that are generated and measured by BLEU and chrF."""
+
+    examples: int = Field(default=0, ge=0)
+    """To the first so many prompts of each part."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Of each."""
+    stop: list[str] = []
+    """Texts that end one."""
 
 
 class RecipeTrain(Record):
@@ -96,7 +131,13 @@ class Recipe(Record):
     """Its name, and that of the export."""
     description: str = ""
     """One line for people."""
-    task: Literal["question_answering", "text_classification"] = "text_classification"
+    task: Literal[
+        "embedding",
+        "question_answering",
+        "text_classification",
+        "token_classification",
+        "causal_lm",
+    ] = "text_classification"
     """The kind of head."""
     preset: str = "smollm2-135m-instruct"
     """The checkpoint."""
@@ -113,8 +154,12 @@ class Recipe(Record):
     """Backbone and head."""
     answers: RecipeAnswers = RecipeAnswers()
     """Question answering."""
+    generation: RecipeGeneration = RecipeGeneration()
+    """Generated responses."""
     train: RecipeTrain = RecipeTrain()
     """Optimization."""
+    measure_before: bool = False
+    """Whether to measure the untrained model too, under `before`."""
     export: bool = False
     """Whether to write a SavedModel at the end."""
 
@@ -147,12 +192,12 @@ def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
             raise InputError(
                 f"The recipe {recipe} must hold the fields of a recipe, such as `name:`."
             )
-        return [_set(content, override) for override in overrides]
+        return [set_field(content, override) for override in overrides]
 
     return load_record(Recipe, recipe, kind="recipe", folder=RECIPES, change=change)
 
 
-def _set(content: dict[str, Any], override: str) -> str:
+def set_field(content: dict[str, Any], override: str) -> str:
     """Changes one field and gives its dotted name."""
     path, equals, text = override.partition("=")
     if not equals or not path:

@@ -1,4 +1,4 @@
-"""`TextClassifier`: raw text in, one label out.
+"""`TextClassifier`: raw text or pairs of texts in, one label or several out.
 
 Axes: N texts, B batch, T tokens, E model width, C classes.
 """
@@ -12,7 +12,9 @@ from keras import ops
 from llama_keras.errors import InputError
 from llama_keras.layers import Pooling
 from llama_keras.tasks.fine_tuned import FineTunedTask
+from llama_keras.tasks.label_sets import label_matrix, label_set_metrics
 from llama_keras.tasks.text_data import as_texts_and_labels, clean_texts, is_raw_text
+from llama_keras.tasks.text_pairs import are_pairs, as_pairs_and_labels, is_raw_pairs
 
 logger = logging.getLogger("llama_keras")
 
@@ -25,25 +27,42 @@ class TextClassifier(FineTunedTask):
     """Classifies raw text with a Llama backbone, pooling and a dense layer.
 
     `fit`, `evaluate` and `predict` take a list of strings (and of labels), a `tf.data.Dataset` of
-    `(text, label)`, or token features as Keras does.
+    `(text, label)`, or token features as Keras does. With `pairs=True` two texts stand in place of
+    each one. What stands outside decides, as in KerasHub: a tuple holds the two columns,
+    `(firsts, seconds)`; a list holds the pairs, `[(first, second), …]`; a dataset has elements
+    `((first, second), label)`. Tokens of a pair that is too long are left out one by one at the end
+    of the longer text (`data.text_pairs`).
+
+    With `multi_label=True` each label is decided by itself, and a text's labels are a list of
+    names, possibly empty, or a row of a matrix `(N, C)` of 0 and 1.
 
     Args:
         backbone: a `LlamaBackbone`.
-        tokenizer: a `text.Tokenizer`.
+        tokenizer: a `text.Tokenizer`; for pairs with an end-of-text token, which parts the texts.
         labels: the class names.
+        pairs: whether each example is a pair of texts.
+        multi_label: whether a text may have several labels, or none.
+        threshold: with `multi_label`, probability above which a label is given.
         pooling: `"last"` or `"mean"`; by default the one that suits the attention mask.
         dropout: share of pooled features dropped in training.
-        label_smoothing: share of each target spread over all labels in the default loss.
-        max_sequence_length: tokens after which a text is cut.
+        label_smoothing: share of each target spread over all labels in the default loss (with
+            `multi_label`, over "yes" and "no" of each label).
+        max_sequence_length: tokens after which a text is cut, or a pair shortened.
         cleaning: steps of `text.cleaning` that raw text goes through first, such as
             `["lower", "collapse_whitespace"]`; by default none.
-        strategy: `"full"`, `"linear_probe"`, `"lora"`, or an object of `training.fine_tuning`.
+        strategy: `"full"`, `"linear_probe"` (not with `multi_label`), `"lora"`, or an object of
+            `training.fine_tuning`.
 
     Example:
     ```python
     model = TextClassifier.from_preset("llama-tiny", labels=["negative", "positive"])
     model.fit(["Awful.", "Lovely."], ["negative", "positive"], epochs=1, verbose=0)
     model.predict(["A lovely film."])  # [{"label": …, "score": …, "scores": {…}}]
+    model = TextClassifier.from_preset("llama-tiny", labels=["no", "yes"], pairs=True)
+    model.fit([("Is it?", "It is."), ("Is it?", "Not yet.")], ["yes", "no"], verbose=0)
+    model = TextClassifier.from_preset("llama-tiny", labels=["film", "music"], multi_label=True)
+    model.fit(["A film score.", "A recipe."], [["film", "music"], []], verbose=0)
+    model.predict(["A song."])  # [{"labels": […], "scores": {…}}]
     ```
     """
 
@@ -55,6 +74,9 @@ class TextClassifier(FineTunedTask):
         backbone,
         tokenizer,
         labels,
+        pairs: bool = False,
+        multi_label: bool = False,
+        threshold: float = 0.5,
         pooling: str | None = None,
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
@@ -74,7 +96,18 @@ class TextClassifier(FineTunedTask):
         labels = list(labels)
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise InputError(f"labels must be two or more different names; received {labels}.")
+        if not 0.0 < threshold < 1.0:
+            raise InputError(f"threshold={threshold} must lie between 0 and 1.")
+        if multi_label and self.strategy.name == "linear_probe":
+            raise InputError(
+                "linear_probe solves for one label a text; with multi_label=True choose another "
+                "strategy, such as lora."
+            )
         self.labels = labels
+        self.multi_label = multi_label
+        self.threshold = threshold
+        self.pairs = pairs
+        self._pair_tokenizer = None  # made with the first pairs: a loaded tokenizer is empty yet
         self.label_smoothing = label_smoothing
         self.pooling = Pooling(
             pooling or DEFAULT_POOLING[backbone.config.attention_mask],
@@ -92,17 +125,58 @@ class TextClassifier(FineTunedTask):
         pooled = self.pooling(hidden, inputs["padding_mask"])
         return self.head(self.dropout(pooled, training=training))
 
+    def pair_tokenizer(self):
+        """Gives what makes rows of pairs, a `data.text_pairs.PairTokenizer`."""
+        from llama_keras.data.text_pairs import PairTokenizer
+
+        return PairTokenizer(self.tokenizer, limit=self.max_sequence_length)
+
+    def is_raw(self, x) -> bool:
+        """Says whether `x` holds raw texts, or pairs where the model takes these.
+
+        Raises:
+            InputError: it holds pairs, but the model takes single texts.
+        """
+        if self.pairs:
+            return is_raw_pairs(x)
+        if are_pairs(x):
+            raise InputError(
+                "The examples are pairs of texts, but this model takes single texts; make it with "
+                "pairs=True."
+            )
+        return is_raw_text(x)
+
     def example_rows(self, x, y):
         """Gives texts and labels as token rows; see `FineTunedTask.example_rows`."""
-        return self.token_rows(*as_texts_and_labels(x, y))
+        return self.token_rows(*self._examples(x, y))
+
+    def _examples(self, x, y=None):
+        return (as_pairs_and_labels if self.pairs else as_texts_and_labels)(x, y)
 
     def default_loss(self):
-        """Gives the cross-entropy over the classes."""
+        """Gives the cross-entropy over the classes, or the mean of those of each label."""
+        if self.multi_label:
+            return keras.losses.BinaryCrossentropy(
+                from_logits=True, label_smoothing=self.label_smoothing
+            )
         return SmoothedCrossEntropy(self.label_smoothing)
 
     def default_metrics(self):
-        """Gives the accuracy."""
+        """Gives the accuracy; for several labels the subset accuracy and micro-averaged F1."""
+        if self.multi_label:
+            return label_set_metrics(self.threshold)
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
+    def fit(self, x, y=None, **kwargs):
+        """Fine-tunes; see `FineTunedTask.fit`.
+
+        Raises:
+            InputError: `class_weight` with several labels a text, or see there.
+        """
+        if self.multi_label and kwargs.get("class_weight") is not None:
+            # Keras would take each row's first label for its class.
+            raise InputError("class_weight is for one label a text; leave it out with multi_label.")
+        return super().fit(x, y, **kwargs)
 
     def _fit_probe(self, train, validation, *, batch_size, callbacks=(), verbose="auto", **kwargs):
         """Solves the head; `callbacks` see one epoch, and `verbose` has nothing to show."""
@@ -146,52 +220,84 @@ class TextClassifier(FineTunedTask):
         """Gives one answer for each text.
 
         Args:
-            x: list of N strings (or one string), or token features as Keras takes them.
+            x: list of N strings (or one string), N pairs where the model takes pairs, or token
+                features as Keras takes them.
             batch_size: texts in a batch.
             verbose: 0 shows no progress bar.
             **kwargs: of `keras.Model.predict`, for token features.
 
         Returns:
-            For raw text N dicts: `label`, `score` (its probability), `scores` (of every label).
-            For token features logits `(N, C)`.
+            For raw text N dicts: `label`, `score` (its probability), `scores` (of every label);
+            with `multi_label` `labels` (those above the threshold, in the model's order) and
+            `scores`. For token features logits `(N, C)`.
         """
-        if not is_raw_text(x):
+        if not self.is_raw(x):
             return super().predict(x, batch_size=batch_size, verbose=verbose, **kwargs)
         if kwargs:
             raise InputError(f"predict takes no {sorted(kwargs)} for raw text.")
-        texts, _ = as_texts_and_labels(x, None)
+        texts, _ = self._examples(x)
         if not texts:
             return []
         (logits,) = self.run_head(self.token_rows(texts), batch_size=batch_size, verbose=verbose)
-        return [self._answer(row) for row in _softmax(logits)]
+        to_probabilities = _sigmoid if self.multi_label else _softmax
+        return [self._answer(row) for row in to_probabilities(logits)]
 
     def _answer(self, probabilities) -> dict:
+        scores = {k: float(p) for k, p in zip(self.labels, probabilities, strict=True)}
+        if self.multi_label:
+            chosen = [label for label, score in scores.items() if score > self.threshold]
+            return {"labels": chosen, "scores": scores}
         best = int(np.argmax(probabilities))
-        return {
-            "label": self.labels[best],
-            "score": float(probabilities[best]),
-            "scores": {k: float(p) for k, p in zip(self.labels, probabilities, strict=True)},
-        }
+        return {"label": self.labels[best], "score": float(probabilities[best]), "scores": scores}
 
     def token_rows(self, texts, labels=None):
-        """Cleans and tokenizes texts and numbers labels, as `data.bucketing.TokenRows`."""
+        """Cleans and tokenizes texts and numbers labels.
+
+        Args:
+            texts: N strings, or tuples of two strings where the model takes pairs.
+            labels: N labels or lists of labels, or None.
+
+        Returns:
+            `data.bucketing.TokenRows` with labels int32 `(N,)`, or `(N, C)` of 0 and 1.
+        """
         from llama_keras.data.bucketing import TokenRows
 
         if labels is not None and len(labels) != len(texts):
             raise InputError(f"There are {len(texts)} texts but {len(labels)} labels.")
+        rows = (self._pair_ids if self.pairs else self._text_ids)(list(texts))
+        numbers = None if labels is None else self._label_numbers(labels)
+        return TokenRows(rows, self.tokenizer.pad_id, numbers)
+
+    def _text_ids(self, texts: list[str]) -> list[list[int]]:
         limit = self.max_sequence_length
-        texts = clean_texts(list(texts), cleaning=self.cleaning)
+        texts = clean_texts(texts, cleaning=self.cleaning)
         token_ids = self.tokenizer.encode(texts) if texts else []
         cut = sum(len(row) > limit for row in token_ids)
         if cut:
             logger.warning("%d of %d texts were cut to %d tokens", cut, len(texts), limit)
-        pad_id = self.tokenizer.pad_id
         # An empty text still gets an answer: that of a lone padding token.
-        rows = [row[:limit] or [pad_id] for row in token_ids]
-        numbers = None if labels is None else self._label_numbers(labels)
-        return TokenRows(rows, pad_id, numbers)
+        return [row[:limit] or [self.tokenizer.pad_id] for row in token_ids]
+
+    def _pair_ids(self, pairs: list[tuple[str, str]]) -> list[list[int]]:
+        first, second = (
+            clean_texts([pair[place] for pair in pairs], cleaning=self.cleaning) for place in (0, 1)
+        )
+        if self._pair_tokenizer is None:
+            self._pair_tokenizer = self.pair_tokenizer()
+        token_ids, cut = self._pair_tokenizer.encode(first, second)
+        if cut:
+            limit = self.max_sequence_length
+            logger.warning("%d of %d pairs were shortened to %d tokens", cut, len(pairs), limit)
+        return token_ids
 
     def _label_numbers(self, labels):
+        if self.multi_label:
+            return label_matrix(labels, names=self.labels)
+        if wrong := [x for x in labels if isinstance(x, (list, tuple, set, np.ndarray))]:
+            raise InputError(
+                f"Received the labels {wrong[0]!r:.80} for one text, but this model gives one "
+                "label a text; make it with multi_label=True."
+            )
         numbers = {name: number for number, name in enumerate(self.labels)}
         if all(isinstance(x, (int, np.integer)) for x in labels):
             wrong = {int(x) for x in labels} - set(numbers.values())
@@ -209,6 +315,9 @@ class TextClassifier(FineTunedTask):
         return {
             **super().get_config(),
             "labels": self.labels,
+            "pairs": self.pairs,
+            "multi_label": self.multi_label,
+            "threshold": self.threshold,
             "pooling": self.pooling.mode,
             "dropout": self.dropout.rate,
             "label_smoothing": self.label_smoothing,
@@ -245,6 +354,10 @@ class SmoothedCrossEntropy(keras.losses.Loss):
 def _softmax(logits):
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def _sigmoid(logits):
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
 
 
 def _hold_out(rows):

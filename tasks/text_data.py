@@ -1,6 +1,8 @@
 """The thin seam between what people hand to `fit` and lists of Python strings."""
 
 import logging
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -34,19 +36,42 @@ def _text(value, index: int) -> str:
             return value.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"Text number {index} is not UTF-8: {error}") from error
+    if not isinstance(value, str):
+        raise InputError(f"Text number {index} is {value!r:.80}; expected a string.")
     return str(value)
 
 
-def _flatten_dataset(dataset):
-    """Reads a finite dataset of `text` or `(text, label)`, batched or not."""
+def dataset_rows(dataset) -> Iterator[tuple[Any, list]]:
+    """Yields the texts and labels of each element of a finite dataset, batched or not.
+
+    Args:
+        dataset: of `x` or `(x, label)`, where `x` is a text or a tuple of texts.
+
+    Yields:
+        A list of texts, or a tuple of such lists; and a list of as many labels, empty where the
+        dataset has none.
+    """
     if int(dataset.cardinality()) == -1:
         raise InputError("The dataset never ends; limit it with .take(…).")
-    texts, labels = [], []
     for element in dataset.as_numpy_iterator():
-        text, label = element[:2] if isinstance(element, tuple) else (element, None)
-        texts.extend(np.atleast_1d(text).tolist())
+        parts: Any = element if isinstance(element, tuple) else (element,)
+        x, label = parts[0], parts[1] if len(parts) > 1 else None
+        columns = x if isinstance(x, tuple) else (x,)
+        is_batch = np.ndim(columns[0]) > 0
+        texts = [np.atleast_1d(column).tolist() for column in columns]
+        labels = []
         if label is not None:
-            labels.extend(np.atleast_1d(label).tolist())
+            # A ragged batch has lists of its own.
+            labels = label.to_list() if hasattr(label, "to_list") else np.asarray(label).tolist()
+            labels = labels if is_batch else [labels]
+        yield tuple(texts) if isinstance(x, tuple) else texts[0], labels
+
+
+def _flatten_dataset(dataset):
+    texts, labels = [], []
+    for part, found in dataset_rows(dataset):
+        texts += part
+        labels += found
     return texts, labels or None
 
 
@@ -56,11 +81,15 @@ def as_texts_and_labels(x, y) -> tuple[list[str], list | None]:
         x, y = _flatten_dataset(x)
     elif isinstance(x, str):
         x = [x]
-    texts = [_text(value, index) for index, value in enumerate(x)]
+    return [_text(value, index) for index, value in enumerate(x)], label_list(y)
+
+
+def label_list(y) -> list | None:
+    """Gives labels, a list or an array, as a list of Python values with strings for bytes."""
     if y is None:
-        return texts, None
-    labels = y.tolist() if isinstance(y, np.ndarray) else list(y)
-    return texts, [_text(v, i) if isinstance(v, bytes) else v for i, v in enumerate(labels)]
+        return None
+    labels = np.asarray(y).tolist() if hasattr(y, "__array__") else list(y)
+    return [_text(v, i) if isinstance(v, bytes) else v for i, v in enumerate(labels)]
 
 
 def clean_texts(texts: list[str], *, cleaning) -> list[str]:

@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
 
 def _train(
     recipe: Annotated[
-        str, typer.Argument(help="sst2, demo_sentiment, text_classification, or a file.yaml")
+        str, typer.Argument(help="sst2, conll2003, squad, multi30k …, or a file.yaml")
     ],
     output: Annotated[Path, typer.Option(help="New run directory.")],
     set_: Annotated[
@@ -26,14 +26,17 @@ def _train(
     from llama_keras.tasks.recipe import load_recipe
 
     run = run_recipe(load_recipe(recipe, overrides=set_ or ()), output=output)
-    for part in ("validation", "test"):
-        if part in run.metrics:
-            scores = run.metrics[part]
-            low, high = scores["intervals"]["accuracy"]
-            print(
-                f"{part}: accuracy {scores['accuracy']:.4f} (95 % interval {low:.4f} – {high:.4f}),"
-                f" f1 {scores['f1']:.4f}, n {scores['n']}"
-            )
+    for when, metrics in (("before, ", run.metrics.get("before", {})), ("", run.metrics)):
+        for part in ("validation", "test"):
+            if part in metrics:
+                print(f"{when}{part}: {', '.join(_spelled(metrics[part]))}, n {metrics[part]['n']}")
     print(f"wrote {run.directory}/")
     if run.export:
         print(f"exported {run.export}")
+
+
+def _spelled(scores: dict) -> list[str]:
+    return [
+        f"{name} {scores[name]:.4f} (95 % interval {low:.4f} – {high:.4f})"
+        for name, (low, high) in scores["intervals"].items()
+    ]

@@ -6,7 +6,13 @@ from llama_keras.errors import InputError
 from llama_keras.kinds.kind import TaskKind
 
 # Each module has a `KIND`.
-_MODULES = {"text_classification": "text_classification"}
+_MODULES = {
+    "causal_lm": "causal_lm",
+    "embedding": "embedding",
+    "question_answering": "question_answering",
+    "text_classification": "text_classification",
+    "token_classification": "token_classification",
+}
 
 
 def get_kind(task: str) -> TaskKind:

@@ -15,14 +15,19 @@ def _load(recipe: Recipe, source: str, split: str | None) -> ClassificationData:
         split=split,
         text_column=recipe.data.text_column,
         label_column=recipe.data.label_column,
+        names_column=recipe.data.names_column,
+        pairs=recipe.model.pairs,
+        multi_label=recipe.model.multi_label,
         data_dir=recipe.data.data_dir,
     )
 
 
 def _labels(recipe: Recipe, parts: Mapping[str, ClassificationData]) -> list[str]:
+    if recipe.model.multi_label and recipe.train.class_weights is not None:
+        raise InputError("train.class_weights are for one label a text; leave them out.")
     labels = recipe.labels or parts["train"].label_names
     for name, part in parts.items():
-        unknown = sorted(set(part.labels) - set(labels))
+        unknown = sorted(set(part.label_names) - set(labels))
         if unknown:
             raise InputError(
                 f"The {name} data ({part.source}) has the label {unknown[0]!r}, which is not among "
@@ -37,6 +42,9 @@ def _build(recipe: Recipe, labels, strategy):
     return TextClassifier.from_preset(
         recipe.preset,
         labels=labels,
+        pairs=recipe.model.pairs,
+        multi_label=recipe.model.multi_label,
+        threshold=recipe.model.threshold,
         pooling=recipe.model.pooling,
         dropout=recipe.model.dropout,
         label_smoothing=recipe.train.label_smoothing,
@@ -56,9 +64,13 @@ def _fit_arguments(recipe: Recipe, part: ClassificationData, labels) -> dict[str
 
 
 def _measure(model, part: ClassificationData):
+    from llama_keras.eval.label_set_metrics import label_set_metrics
     from llama_keras.eval.metrics import compute_metrics
 
     answers = model.predict(part.texts, verbose=0)
+    if model.multi_label:
+        sets = [answer["labels"] for answer in answers]
+        return label_set_metrics(part.labels, sets, labels=model.labels)
     found = [answer["label"] for answer in answers]
     return compute_metrics(part.labels, found, labels=model.labels)
 

@@ -152,3 +152,12 @@ def test_tfds_mistakes_are_refused_with_the_names_that_there_are(sst2):
         load_classification(sst2["source"], split="validation")
     with pytest.raises(InputError, match="no set 'there_is_none'"):
         load_classification("tfds:there_is_none", split="train")
+
+
+def test_several_text_columns_are_joined(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"question": "Is it?", "passage": "It is.", "label": "yes"}\n')
+    data = load_classification(file, text_column=["question", "passage"])
+    assert data.texts == ["Is it?\nIt is."]
+    with pytest.raises(InputError, match="body"):
+        load_classification(file, text_column=["question", "body"])

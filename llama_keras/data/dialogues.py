@@ -1,0 +1,71 @@
+"""Conversations from JSONL, as chat templates take them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_keras.data.sources import _find_file, _jsonl_rows, _read_text
+from llama_keras.errors import InputError
+
+# Turns that do not say whose they are.
+_ROLES = ("user", "assistant")
+
+Conversation = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class DialogueData:
+    """Conversations in file order, each a list of `{"role", "content"}`."""
+
+    conversations: list[Conversation]
+    source: str
+    """What was asked for, for messages and result files."""
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def head(self, count: int) -> "DialogueData":
+        """Gives the first `count` conversations (all, when there are fewer)."""
+        return DialogueData(self.conversations[:count], self.source)
+
+
+def load_dialogues(
+    source: str | Path, *, split: str | None = None, column: str = "turns"
+) -> DialogueData:
+    """Gives the conversations of a JSONL file, one a line.
+
+    A turn is a string, or an object of `text` or `content` and perhaps `role`. Turns without a
+    role are the user's and the assistant's by turns.
+
+    Args:
+        source: a `.jsonl` file, with `.gz` after it or not; a folder that holds `SPLIT.jsonl`;
+            `package:FILE` or `shared:FILE`, see `data.load_classification`.
+        split: the split of a folder.
+        column: the key that holds the turns.
+
+    Raises:
+        InputError: the source is missing, malformed or empty, or a turn has no text.
+    """
+    file = _find_file(str(source), split)
+    found = []
+    for place, row in _jsonl_rows(_read_text(file), file):
+        turns = row.get(column)
+        if not isinstance(turns, list) or not turns:
+            raise InputError(
+                f"{file}, {place}: there is no list of turns {column!r}; it has {list(row)}."
+            )
+        found.append(
+            [_message(turn, number, f"{file}, {place}") for number, turn in enumerate(turns)]
+        )
+    if not found:
+        raise InputError(f"{source} holds no conversations; give a file with at least one.")
+    return DialogueData(found, str(source))
+
+
+def _message(turn: Any, number: int, place: str) -> dict[str, str]:
+    fields = turn if isinstance(turn, Mapping) else {"text": turn}
+    content = fields.get("content", fields.get("text"))
+    if not isinstance(content, str) or not content.strip():
+        raise InputError(f"{place}: turn {number} has no text; it is {turn!r}.")
+    return {"role": fields.get("role", _ROLES[number % 2]), "content": content}
