@@ -9,7 +9,8 @@ import typer
 
 from ..errors import InputError
 
-_SHOWN_FIRST = ("label", "score")
+# What stands for a row where it has one of these: of a classifier, of a CausalLM.
+_SHOWN_FIRST = ("label", "score", "text")
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +32,7 @@ def register(app: typer.Typer) -> None:
             bool, typer.Option("--json", help="Print a JSON list with all outputs.")
         ] = False,
     ) -> None:
-        """Print the label and score of each text, from a server or from a SavedModel."""
+        """Print each text's label and score, or how it goes on, from a server or a SavedModel."""
         asked = texts or _read_lines()
         rows = answer(target, asked, signature=signature, timeout=timeout)
         _print(asked, rows, as_json=as_json)
@@ -69,15 +70,18 @@ def _read_lines() -> list[str]:
 
 def _print(texts: list[str], rows: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        named = [{"text": text, **row} for text, row in zip(texts, rows, strict=True)]
+        named = [
+            {"prompt" if "text" in row else "text": text, **row}
+            for text, row in zip(texts, rows, strict=True)
+        ]
         lines = [json.dumps(row, ensure_ascii=False, default=_plain) for row in named]
         print("[{}]".format(",\n ".join(lines)))
     elif sys.stdout.isatty():
         _print_table(texts, rows)
     else:
         for text, row in zip(texts, rows, strict=True):
-            cells = [_cell(row[name]) for name in _columns(row)]
-            print("\t".join([*cells, " ".join(text.split())]))
+            cells = [*(_cell(row[name]) for name in _columns(row)), text]
+            print("\t".join(" ".join(cell.split()) for cell in cells))
 
 
 def _print_table(texts: list[str], rows: list[dict[str, Any]]) -> None:
@@ -86,14 +90,14 @@ def _print_table(texts: list[str], rows: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
     columns = _columns(rows[0])
-    table = Table(*columns, "text")
+    table = Table(*columns, "prompt" if "text" in columns else "text")
     for text, row in zip(texts, rows, strict=True):
         table.add_row(*(Text(_cell(row[name])) for name in columns), Text(text))
     Console().print(table)
 
 
 def _columns(row: dict[str, Any]) -> list[str]:
-    """Label and score where there are any, else every output."""
+    """Label and score, or the text that was written, where there are any, else every output."""
     return [name for name in _SHOWN_FIRST if name in row] or list(row)
 
 

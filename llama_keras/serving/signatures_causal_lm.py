@@ -1,0 +1,110 @@
+"""What a `CausalLM` answers to when it is served: the decoding loop is part of the graph.
+
+Axes: B prompts, N new tokens of the longest answer, S stop strings, T tokens, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from llama_keras.models.sampling import SamplingSettings
+from llama_keras.serving.decoding import SETTINGS, Decoder, Prompts, left_padded, start_id
+from llama_keras.serving.scores import encode_pairs, log_likelihoods
+from llama_keras.serving.signatures import Signatures
+from llama_keras.tasks.completion import check_stop
+
+
+def causal_lm_signatures(
+    model, *, stop: str | Sequence[str] = (), jit_compile: bool = False, **defaults
+) -> Signatures:
+    """Gives `serving_default`, `generate`, `generate_ids`, `score` and `tokens`.
+
+    Inputs and outputs, all with B first:
+        `serving_default`: `prompt` string `(B,)` → `text` and `finish_reason` ("stop" or "length")
+        string `(B,)`, `log_probability` float32 `(B,)` (sum over the answer's tokens, in nats),
+        `num_prompt_tokens` int32 `(B,)`, `token_ids` int32 `(B, N)` (-1 after an answer's end);
+        see `tasks.completion.Generation`.
+        `generate`: `prompt`, and of each prompt its settings: `max_new_tokens` and `top_k` int32,
+        `temperature` and `top_p` float32, `seed` int64 `(B,)`, `stop` string `(B, S)` ("" is none)
+        → as above. Special tokens in a prompt are plain text.
+        `generate_ids`: `token_ids` and `padding_mask` int32 `(B, T)` instead of the prompt, for
+        conversations: the ids of `Tokenizer.encode_chat`, in which no message can forge a turn.
+        `score`: `context`, `continuation` string `(B,)` → `log_probability` float32 `(B,)`,
+        `is_greedy` bool `(B,)`; see `CausalLM.loglikelihood`.
+        `tokens`: `token_ids`, `padding_mask` int32 `(B, T)` → `logits` float32 `(B, T, V)`.
+    What `CausalLM.generate` and `loglikelihood` refuse fails the request with the same reason.
+
+    Args:
+        model: a `CausalLM`.
+        stop: stop strings of `serving_default`.
+        jit_compile: have XLA compile the decoding steps: faster for few rows, but the first request
+            of each number of rows and (rounded) length waits for the compiler.
+        **defaults: its `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed`.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+    backbone, tokenizer = model.backbone, model.tokenizer
+    chosen = {name: getattr(SamplingSettings(**defaults), name) for name in SETTINGS}
+    stops, start = check_stop(stop), start_id(tokenizer)
+    decoder = Decoder(backbone, tokenizer, jit_compile=jit_compile)
+    prompt = tf.TensorSpec([None], tf.string, name="prompt")
+    ids = [tf.TensorSpec([None, None], tf.int32, name=n) for n in ("token_ids", "padding_mask")]
+    settings = [tf.TensorSpec([None], dtype, name=n) for n, (dtype, *_) in SETTINGS.items()]
+    settings.append(tf.TensorSpec([None, None], tf.string, name="stop"))
+
+    # One function that the three others call: the model is in the file once for all of them.
+    @tf.function(input_signature=[ids[0], tf.TensorSpec([None], tf.int32), *settings])
+    def run(token_ids, padding, *values):
+        return decoder.run(Prompts(token_ids, padding), _named(settings, values))
+
+    @tf.function(input_signature=[prompt, *settings])
+    def generate(prompt, *values):
+        return run(*left_padded(tokenizer.graph.tokenize(prompt), start=start), *values)
+
+    @tf.function(input_signature=[*ids, *settings])
+    def generate_ids(token_ids, padding_mask, *values):
+        rows = tf.ragged.boolean_mask(token_ids, padding_mask != 0)
+        return run(*left_padded(rows, start=start), *values)
+
+    @tf.function(input_signature=[prompt])
+    def answer(prompt):
+        rows = tf.size(prompt)
+        values = [tf.fill([rows], tf.constant(v, SETTINGS[n][0])) for n, v in chosen.items()]
+        strings = tf.tile(tf.constant([stops], tf.string, [1, len(stops)]), [rows, 1])
+        return generate(prompt, *values, strings)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, n) for n in _PAIR])
+    def score(context, continuation):
+        return log_likelihoods(backbone, *encode_pairs(tokenizer, context, continuation))
+
+    @tf.function(input_signature=ids)
+    def tokens(token_ids, padding_mask):
+        features = {"token_ids": token_ids, "padding_mask": padding_mask}
+        return {"logits": tf.cast(model(features, training=False), tf.float32)}
+
+    return Signatures(
+        task="causal_lm",
+        functions={
+            "serving_default": answer,
+            "generate": generate,
+            "generate_ids": generate_ids,
+            "score": score,
+            "tokens": tokens,
+        },
+        trackables={"tokenizer": tokenizer.graph},
+        labels=(),
+        example_text={"prompt": "The capital of France is"},
+        settings={
+            "defaults": {**chosen, "stop": list(stops)},
+            "jit_compile": jit_compile,
+            "chat_template": tokenizer.chat_template,
+        },
+    )
+
+
+_PAIR = ("context", "continuation")
+
+
+def _named(specs: Sequence[tf.TensorSpec], values) -> Mapping[str, tf.Tensor]:
+    return dict(zip((str(spec.name) for spec in specs), values, strict=True))
