@@ -3,10 +3,7 @@
 Axes: N examples, B batch, T tokens.
 """
 
-import math
 from typing import Any
-
-import keras
 
 from llama_keras.errors import InputError
 from llama_keras.tasks.task import Task
@@ -62,6 +59,10 @@ class FineTunedTask(Task):
         """Gives the metrics of `compile(metrics="auto")`."""
         return []
 
+    def as_batches(self, dataset):
+        """Gives a dataset of `data.bucketing` as Keras is to have it."""
+        return dataset
+
     def fit(
         self,
         x,
@@ -108,12 +109,18 @@ class FineTunedTask(Task):
             )
             validation = self.example_rows(*pair)
         self.strategy.prepare(self)
-        self._graph = None  # LoRA and the probe change what a call computes
+        self._forget_traces()
         if self.strategy.name == "linear_probe":
             return self._fit_probe(train, validation, batch_size=batch_size, **kwargs)
         return self._fit_steps(
             train, validation, batch_size=batch_size, epochs=epochs, seed=seed, **kwargs
         )
+
+    def _forget_traces(self) -> None:
+        # LoRA and the probe change what a call computes; an evaluation before `fit` was traced
+        # without them.
+        self._graph = None
+        self.train_function = self.test_function = self.predict_function = None
 
     def _fit_steps(self, train, validation, *, batch_size, epochs, seed, **kwargs):
         from llama_keras.data.bucketing import inference_batches, training_batches
@@ -123,8 +130,9 @@ class FineTunedTask(Task):
             self.compile(total_steps=steps * epochs)
         if validation is not None:
             validation, _ = inference_batches(validation, batch_size=batch_size)
+            validation = self.as_batches(validation)
         return super().fit(
-            dataset,
+            self.as_batches(dataset),
             steps_per_epoch=steps,
             validation_data=validation,
             epochs=epochs,
@@ -152,9 +160,11 @@ class FineTunedTask(Task):
         if metrics == "auto":
             metrics = self.default_metrics()
         if optimizer == "auto":
+            from llama_keras.training.optimizers import default_adamw
+
             layers = self.backbone.config.num_layers
             rates = self.strategy.depth_rates(layers, total_steps or 0)
-            optimizer = _adamw(self.strategy.learning_rate, total_steps, rates)
+            optimizer = default_adamw(self.strategy.learning_rate, total_steps, depth_rates=rates)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
@@ -167,7 +177,7 @@ class FineTunedTask(Task):
         if not self.compiled:
             self.compile()
         dataset, _ = inference_batches(self.example_rows(x, y), batch_size=batch_size)
-        return super().evaluate(dataset, **kwargs)
+        return super().evaluate(self.as_batches(dataset), **kwargs)
 
     def run_head(self, rows, *, batch_size: int, verbose="auto") -> list:
         """Gives the head's outputs for all rows, traced once for all lengths.
@@ -187,6 +197,66 @@ class FineTunedTask(Task):
         title = "predict" if verbose else ""
         return run_rows(self._graph, rows, batch_size=batch_size, title=title)
 
+    def save_adapter(self, path) -> None:
+        """Writes what LoRA has learned, the head included, to a small file of its own.
+
+        Args:
+            path: a name ending in `.safetensors`, replaced where it exists; else a new folder in
+                the layout of Hugging Face's PEFT, which reads the backbone's part of it.
+
+        Raises:
+            InputError: the backbone has no LoRA updates, or the folder exists.
+
+        Example:
+        ```python
+        import tempfile
+        from llama_keras.tasks import TextClassifier
+
+        path = tempfile.mkdtemp() + "/mood.safetensors"
+        labels = ["negative", "positive"]
+        model = TextClassifier.from_preset("llama-tiny", labels=labels, strategy="lora")
+        model.fit(["Awful.", "Lovely."], labels, epochs=1, verbose=0)
+        model.save_adapter(path)
+        model.load_adapter(path)  # into this, or another task on the same base model
+        model.merge_lora()  # a plain model, for `save`, `export`, `backbone.save_to_preset`
+        ```
+        """
+        from llama_keras.training.adapters import save_adapter
+
+        save_adapter(self, path)
+
+    def load_adapter(self, path, *, check_base: bool = True) -> None:
+        """Takes over the LoRA updates and the head of an adapter; a failed load changes nothing.
+
+        The strategy becomes `lora` with the adapter's rank and targets, so that `fit` goes on
+        with them; a compiled task keeps its loss and settings and gets a fresh optimizer.
+
+        Args:
+            path: what `save_adapter` wrote, or a folder from PEFT (which has no head).
+            check_base: whether the base weights must be those that the adapter was made on.
+
+        Raises:
+            InputError: the adapter is missing, damaged, or made for another model, task or head.
+        """
+        from llama_keras.training.adapters import load_adapter
+
+        load_adapter(self, path, check_base=check_base)
+        self._forget_traces()
+
+    def merge_lora(self) -> None:
+        """Adds the LoRA updates to the weights that they adapt, which leaves a plain model.
+
+        The strategy stays: after `lora`, a further `fit` starts new updates on the merged weights.
+        A compiled task keeps its loss and settings and gets a fresh optimizer.
+
+        Raises:
+            InputError: there are no updates, or the backbone is quantized.
+        """
+        from llama_keras.training.adapters import merge_lora
+
+        merge_lora(self)
+        self._forget_traces()
+
     def export(self, directory, **kwargs):
         """Writes a SavedModel that takes strings; see `serving.export.export_task`."""
         from llama_keras.serving.export import export_task
@@ -202,24 +272,3 @@ class FineTunedTask(Task):
             "max_sequence_length": self.max_sequence_length,
             "strategy": strategy_config(self.strategy),
         }
-
-
-def _adamw(learning_rate: float, total_steps: int | None, depth_rates=None):
-    rate = learning_rate
-    if total_steps:
-        warmup = math.ceil(total_steps / 10)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0,
-            decay_steps=max(total_steps - warmup, 1),
-            warmup_target=learning_rate,
-            warmup_steps=warmup,
-        )
-    if depth_rates is not None:
-        from llama_keras.training.optimizers import DepthwiseAdamW
-
-        return DepthwiseAdamW(
-            rate, shares=depth_rates.shares, starts=depth_rates.starts, global_clipnorm=1.0
-        )
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
-    optimizer.exclude_from_weight_decay(var_names=["scale", "bias"])
-    return optimizer

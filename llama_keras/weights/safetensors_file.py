@@ -36,11 +36,13 @@ class SafetensorsFile:
     path: Path
     tensors: dict[str, TensorInfo]
     """By name."""
+    metadata: dict[str, str]
+    """What its writer noted; nothing that the format gives a meaning."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._data = map_file(self.path, kind="safetensors")
-        self.tensors = _read_header(self._data, self.path)
+        self.tensors, self.metadata = _read_header(self._data, self.path)
 
     def read(self, name: str) -> np.ndarray:
         """Values of one tensor.
@@ -70,7 +72,7 @@ def _damaged(path: Path, what: str) -> InputError:
     return InputError(f"The safetensors file '{path}' is damaged: {what}. Fetch it again.")
 
 
-def _read_header(data: np.ndarray, path: Path) -> dict[str, TensorInfo]:
+def _read_header(data: np.ndarray, path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     size = len(data)
     if size < 8:
         raise _damaged(path, f"it has {size} bytes, too few for a header")
@@ -78,13 +80,12 @@ def _read_header(data: np.ndarray, path: Path) -> dict[str, TensorInfo]:
     if length > min(size - 8, MAX_HEADER):
         raise _damaged(path, f"its header claims {length} bytes, but the file has {size}")
     start = 8 + length
-    tensors = {
-        name: _tensor(name, entry, start, path)
-        for name, entry in _parse(bytes(data[8:start]), path).items()
-        if name != "__metadata__"
-    }
+    entries = _parse(bytes(data[8:start]), path)
+    metadata = entries.pop("__metadata__", None)
+    tensors = {name: _tensor(name, entry, start, path) for name, entry in entries.items()}
     _check_extents(tensors, start, size, path)
-    return tensors
+    notes = metadata.items() if isinstance(metadata, dict) else ()
+    return tensors, {key: note for key, note in notes if isinstance(note, str)}
 
 
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:
@@ -149,6 +150,7 @@ def write_safetensors(
     shapes: Mapping[str, tuple[int, ...]],
     *,
     dtype: str,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a .safetensors file, one tensor in memory at a time.
 
@@ -157,12 +159,14 @@ def write_safetensors(
         tensors: Names and values, in the order of `shapes`.
         shapes: Name to shape of each tensor.
         dtype: A key of `WRITE_DTYPES`; values are converted to it.
+        metadata: Notes to put into the header.
 
     Raises:
         InputError: A finite value that `dtype` cannot hold.
     """
     code = WRITE_DTYPES[dtype]
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers insists on it
+    # transformers insists on a format.
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
     for name, shape in shapes.items():
         begin, end = end, end + math.prod(shape) * _SIZES[code]
