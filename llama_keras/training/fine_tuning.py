@@ -219,9 +219,11 @@ class BitFit(Strategy):
 
 
 def _unfreeze(backbone) -> None:
-    # On the TensorFlow backend setting what is set already does nothing, not even to the layers.
-    backbone.trainable = False
-    backbone.trainable = True
+    # Setting what is set already does nothing, not even to the layers within: LoRA leaves blocks
+    # trainable whose kernels are not.
+    for layer in backbone._flatten_layers():
+        layer.trainable = False
+        layer.trainable = True
 
 
 def _freeze_embeddings(backbone) -> None:

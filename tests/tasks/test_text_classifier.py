@@ -31,6 +31,18 @@ def test_full_fine_tuning_learns(make_classifier, toy_data):
     assert model.evaluate(*toy_data, verbose=0)["accuracy"] > 0.95
 
 
+def test_each_fit_has_a_schedule_of_its_own(make_classifier, toy_data):
+    model = make_classifier(strategy=FAST)
+    model.evaluate(*toy_data, verbose=0)  # compiles without knowing how many steps there will be
+    before = [weight.copy() for weight in model.head.get_weights()]
+    for _ in range(2):
+        model.fit(*toy_data, epochs=1, batch_size=16, verbose=0)
+        after = model.head.get_weights()
+        assert np.abs(after[0] - before[0]).max() > 1e-3
+        before = after
+        assert float(model.optimizer.learning_rate) < 1e-2 * FAST.learning_rate  # come to its end
+
+
 @pytest.mark.parametrize("mask", ["causal", "bidirectional"])
 def test_lora_learns_and_leaves_the_backbone(make_classifier, toy_data, mask):
     model = make_classifier(

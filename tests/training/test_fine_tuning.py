@@ -53,6 +53,10 @@ def test_each_strategy_trains_what_it_says():
         "lora_kernel_b",
     }
     assert all("query_dense" in w.path for w in task.trainable_weights)
+    Full().prepare(task)
+    assert trainable_share(task).endswith("(100.00 %)")  # the kernels beside the updates, too
+    task = Task()
+    Lora(rank=2, targets=("query_dense",)).prepare(task)
     count = len(task.weights)
     Lora(rank=2).prepare(task)  # a second fit goes on with the updates that are there
     assert len(task.weights) == count
