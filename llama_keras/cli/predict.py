@@ -97,8 +97,9 @@ def _print_table(texts: list[str], rows: list[dict[str, Any]]) -> None:
 
 
 def _columns(row: dict[str, Any]) -> list[str]:
-    """Label and score, or the text that was written, where there are any, else every output."""
-    return [name for name in _SHOWN_FIRST if name in row] or list(row)
+    """Label and score, or the text that was written, where a row has just one; else all outputs."""
+    one = [name for name in _SHOWN_FIRST if isinstance(row.get(name), str | float)]
+    return one or list(row)
 
 
 def _cell(value: Any) -> str:
