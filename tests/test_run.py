@@ -66,7 +66,7 @@ def test_an_install_that_fails_is_tried_again(checkout, monkeypatch):
 
 def test_arguments_reach_pytest_and_the_demo(checkout):
     lines = run(checkout, "test", "tests/text", "-k", "a b").stdout.splitlines()
-    assert lines[-1] == "python -m pytest tests/text -k a b"
+    assert lines[-1] == "python -m pytest -n 2 --dist loadfile tests/text -k a b"
     assert [line.split()[0] for line in lines[-4:-1]] == ["ruff", "ruff", "pyright"]
     assert run(checkout, "demo", "--output", "x").stdout.endswith("llama-keras demo --output x\n")
 

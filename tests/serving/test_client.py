@@ -197,7 +197,7 @@ def test_verb_prints_json_and_reads_stdin(tiny_model):
 def test_verb_prints_other_outputs(tiny_model):
     assert run_verb(str(tiny_model), "a b c", "--signature", "words").output == "3\ta b c\n"
     echoed = run_verb(str(tiny_model), "A", "--signature", "echo", "--json").stdout
-    assert json.loads(echoed) == [{"text": "a", "data_bytes": {"b64": "QQ=="}}]
+    assert json.loads(echoed) == [{"prompt": "A", "text": "a", "data_bytes": {"b64": "QQ=="}}]
 
 
 @pytest.mark.parametrize(
