@@ -38,7 +38,6 @@ class FineTunedTask(Task):
         self.strategy: Any = get_strategy(strategy)
         self.max_sequence_length = min(max_sequence_length, backbone.config.max_sequence_length)
         self._graph = None  # made by the first `predict`
-        self._compiled_by_default = False
 
     def is_raw(self, x) -> bool:
         """Says whether `x` holds raw examples, not token features."""
@@ -127,11 +126,8 @@ class FineTunedTask(Task):
         from llama_keras.data.bucketing import inference_batches, training_batches
 
         dataset, steps = training_batches(train, batch_size=batch_size, seed=seed)
-        # A schedule of an earlier `fit` has come to its end.
-        over = self._compiled_by_default and not kwargs.get("initial_epoch")
-        if not self.compiled or over:
-            self.compile(total_steps=steps * epochs)
-            self._compiled_by_default = True
+        goes_on = bool(kwargs.get("initial_epoch"))
+        self.compile_by_default(total_steps=steps * epochs, goes_on=goes_on)
         if validation is not None:
             validation, _ = inference_batches(validation, batch_size=batch_size)
             validation = self.as_batches(validation)
@@ -170,7 +166,6 @@ class FineTunedTask(Task):
             rates = self.strategy.depth_rates(layers, total_steps or 0)
             optimizer = default_adamw(self.strategy.learning_rate, total_steps, depth_rates=rates)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-        self._compiled_by_default = False
 
     def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
         """Gives loss and metrics as a dict, for raw examples or token features."""
@@ -179,9 +174,7 @@ class FineTunedTask(Task):
             return super().evaluate(x, y, batch_size=batch_size, **kwargs)
         from llama_keras.data.bucketing import inference_batches
 
-        if not self.compiled:
-            self.compile()
-            self._compiled_by_default = True
+        self.compile_by_default()
         dataset, _ = inference_batches(self.example_rows(x, y), batch_size=batch_size)
         return super().evaluate(self.as_batches(dataset), **kwargs)
 

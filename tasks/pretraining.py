@@ -81,7 +81,6 @@ class Pretraining(ObjectiveScores, Task):
             )
         self.corruption = self._get_corruption(corruption)
         self._given_ids = {"mask_id": mask_id, "separator_id": separator_id}
-        self._compiled_by_default = False
         self._noise = self._mask_tokens = None  # a loaded model's tokenizer is filled later
         self.make_token_metrics()
         self.built = True
@@ -193,7 +192,6 @@ class Pretraining(ObjectiveScores, Task):
 
             optimizer = default_adamw(learning_rate, total_steps)
         super().compile(optimizer=optimizer, **kwargs)
-        self._compiled_by_default = False
 
     def fit(
         self,
@@ -240,10 +238,7 @@ class Pretraining(ObjectiveScores, Task):
             seed=seed,
             first_epoch=initial_epoch,
         )
-        # A schedule of an earlier `fit` has come to its end.
-        if not self.compiled or (self._compiled_by_default and not initial_epoch):
-            self.compile(total_steps=steps * epochs)
-            self._compiled_by_default = True
+        self.compile_by_default(total_steps=steps * epochs, goes_on=initial_epoch > 0)
         if validation_data is not None:
             validation_data = self._inference_batches(validation_data, batch_size)
         return super().fit(
@@ -259,9 +254,7 @@ class Pretraining(ObjectiveScores, Task):
         kwargs = {"return_dict": True, **kwargs}
         if not is_raw_text(x):
             return super().evaluate(x, y, batch_size=batch_size, **kwargs)
-        if not self.compiled:
-            self.compile()
-            self._compiled_by_default = True
+        self.compile_by_default()
         return super().evaluate(self._inference_batches(x, batch_size), **kwargs)
 
     def _inference_batches(self, x, batch_size: int):

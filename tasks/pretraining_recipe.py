@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from llama_keras.errors import InputError
 from llama_keras.records import Record, load_record, shipped_names
-from llama_keras.tasks.recipe import RECIPES, set_field
+from llama_keras.tasks.recipe import RECIPES, set_fields
 from llama_keras.text.cleaning import step_config
 
 PRETRAINING_RECIPES = RECIPES / "pretraining"
@@ -108,9 +107,7 @@ def load_pretraining_recipe(
     """
 
     def change(content: Any) -> list[str]:
-        if not isinstance(content, dict):
-            raise InputError(f"The recipe {recipe} must hold fields, such as `name:`.")
-        return [set_field(content, override) for override in overrides]
+        return set_fields(content, recipe, overrides)
 
     return load_record(
         PretrainingRecipe,

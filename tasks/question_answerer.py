@@ -70,7 +70,7 @@ class QuestionAnswerer(FineTunedTask):
     ```
     """
 
-    cleans_text = True
+    cleans_text = tells_places = True
 
     def __init__(
         self,
@@ -99,11 +99,6 @@ class QuestionAnswerer(FineTunedTask):
             strategy=strategy,
             **kwargs,
         )
-        if self.cleaning and not self.cleaning.preserves_offsets:
-            raise InputError(
-                "A QuestionAnswerer tells where answers are, so its cleaning must keep every "
-                "character in its place, as lower does; leave the other steps out."
-            )
         if rule not in ANSWER_RULES:
             raise InputError(f"rule={rule!r} is not known; expected one of {ANSWER_RULES}.")
         self.rule = rule

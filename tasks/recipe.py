@@ -188,16 +188,23 @@ def load_recipe(recipe: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     """
 
     def change(content: Any) -> list[str]:
-        if not isinstance(content, dict):
-            raise InputError(
-                f"The recipe {recipe} must hold the fields of a recipe, such as `name:`."
-            )
-        return [set_field(content, override) for override in overrides]
+        return set_fields(content, recipe, overrides)
 
     return load_record(Recipe, recipe, kind="recipe", folder=RECIPES, change=change)
 
 
-def set_field(content: dict[str, Any], override: str) -> str:
+def set_fields(content: Any, recipe: str | Path, overrides: Sequence[str]) -> list[str]:
+    """Changes what was read of a recipe and gives the dotted names of the changed fields.
+
+    Raises:
+        InputError: what was read is no mapping, or an override is not `path.to.field=value`.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"The recipe {recipe} must hold the fields of a recipe, such as `name:`.")
+    return [_set_field(content, override) for override in overrides]
+
+
+def _set_field(content: dict[str, Any], override: str) -> str:
     """Changes one field and gives its dotted name."""
     path, equals, text = override.partition("=")
     if not equals or not path:

@@ -24,17 +24,27 @@ class Task(keras.Model):
             `text.cleaning` takes it; it travels in the saved file. None leaves text as it is.
 
     Raises:
-        InputError: there is no such cleaning step, or this kind of task takes text as it is.
+        InputError: there is no such cleaning step, or this kind of task takes text as it is, or
+            the cleaning moves characters that the task tells the places of.
     """
 
     # Whether raw text goes through `cleaning`; a subclass that does so says it here.
     cleans_text: ClassVar[bool] = False
+    # Whether answers are places in the raw text, which cleaning must not move.
+    tells_places: ClassVar[bool] = False
 
     def __init__(self, *, backbone: LlamaBackbone, tokenizer, cleaning=None, **kwargs):
         super().__init__(**kwargs)
         self.cleaning = get_cleaning(cleaning)
         if self.cleaning and not self.cleans_text:
             raise InputError(f"A {type(self).__name__} takes text as it is; leave cleaning out.")
+        if self.cleaning and self.tells_places and not self.cleaning.preserves_offsets:
+            raise InputError(
+                f"A {type(self).__name__} tells where things are in the text, so its cleaning must "
+                "keep every character in its place, as lower does; this one does not: "
+                f"{self.cleaning.get_config()}."
+            )
+        self._compiled_by_default = False
         self.backbone = backbone
         self.tokenizer = tokenizer
 
@@ -85,6 +95,23 @@ class Task(keras.Model):
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as temporary:
             keras.saving.save_model(self, temporary, overwrite=True, **kwargs)
+
+    def compile(self, *args, **kwargs):
+        """Prepares training; see `keras.Model.compile`."""
+        super().compile(*args, **kwargs)
+        self._compiled_by_default = False
+
+    def compile_by_default(self, *, total_steps: int | None = None, goes_on: bool = False) -> None:
+        """Compiles unless the caller did so; each `fit` gets a schedule of its own.
+
+        Args:
+            total_steps: of the `fit` to come; None before an evaluation.
+            goes_on: whether an earlier `fit` is resumed, whose schedule is kept.
+        """
+        over = self._compiled_by_default and total_steps is not None and not goes_on
+        if not self.compiled or over:
+            self.compile(**({} if total_steps is None else {"total_steps": total_steps}))
+            self._compiled_by_default = True
 
     def get_compile_config(self):
         """Gives nothing: how a task was trained is no part of it, and `fit` compiles by itself."""

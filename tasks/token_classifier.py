@@ -89,7 +89,7 @@ class TokenClassifier(FineTunedTask):
     ```
     """
 
-    cleans_text = True
+    cleans_text = tells_places = True
 
     def __init__(
         self,
@@ -147,11 +147,6 @@ class TokenClassifier(FineTunedTask):
         for name, value, known in given:
             if value not in known:
                 raise InputError(f"{name}={value!r} is not known; expected one of {list(known)}.")
-        if self.cleaning and not self.cleaning.preserves_offsets:
-            raise InputError(
-                "A TokenClassifier answers with places in the text, so cleaning must keep "
-                f"characters where they are; this one does not: {self.cleaning.get_config()}."
-            )
 
     def call(self, inputs, training=None):
         """Gives the scores of tags, float32 `(B, T, C)`, of token features."""

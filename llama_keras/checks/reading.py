@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_keras.checks.records import Data, Example, Part, Refused
-from llama_keras.data import dialogues, pair_files, sources, squad, tagged
+from llama_keras.data import dialogues, files, pair_files, sources, squad, tagged
 from llama_keras.errors import InputError
 from llama_keras.kinds import get_kind
 from llama_keras.runner import _load_part
@@ -103,7 +103,7 @@ def _prompts(recipe: Recipe, source: str, split: str | None) -> Examples:
         texts = tuple(message["content"] for message in messages)
         return Example("", place, texts, target=messages)
 
-    return _converted(_file_rows(sources._find_file(source, split)), make)
+    return _converted(_file_rows(files.find_file(source, split)), make)
 
 
 def _any_rows(source: str, split: str | None, columns, data_dir) -> Rows:
@@ -111,13 +111,13 @@ def _any_rows(source: str, split: str | None, columns, data_dir) -> Rows:
     if scheme == "tfds":
         from llama_keras.data.tfds_rows import tfds_rows
 
-        return _until_refused(tfds_rows(rest, split, columns, sources._tfds_folders(data_dir)))
-    return _file_rows(sources._find_file(source, split))
+        return _until_refused(tfds_rows(rest, split, columns, files.tfds_folders(data_dir)))
+    return _file_rows(files.find_file(source, split))
 
 
 def _pairs(recipe: Recipe, source: str, split: str | None) -> Examples:
     """As `data.pair_files.load_pairs`."""
-    rows = _file_rows(sources._find_file(source, split))
+    rows = _file_rows(files.find_file(source, split))
     return _converted(rows, lambda row, place: Example("", place, pair_files._row(row, place)))
 
 
@@ -131,9 +131,10 @@ def _questions(recipe: Recipe, source: str, split: str | None) -> Examples:
             raise InputError(f"{place}: the id {found['id']!r} is that of {before} too.")
         return Example("", place, (found["question"], found["context"]), target=found["answers"])
 
-    is_lines = not source.startswith("tfds:") and ".jsonl" in squad._file(source, split).suffixes
-    if is_lines:
-        return _converted(_file_rows(squad._file(source, split)), make)
+    if not source.startswith("tfds:"):
+        file = files.find_file(source, split, suffixes=squad.SUFFIXES)
+        if files.suffix_of(file, known=squad.SUFFIXES) == ".jsonl":
+            return _converted(_file_rows(file), make)
     return _converted(_until_refused(squad._rows(source, split, recipe.data.data_dir)), make)
 
 
@@ -161,8 +162,8 @@ def _sentences(recipe: Recipe, source: str, split: str | None) -> Examples:
         return _converted(
             _any_rows(source, split, [text_column, spans_column], data.data_dir), make
         )
-    file = tagged._file(source, split)
-    is_lines = ".jsonl" in file.suffixes
+    file = files.find_file(source, split, suffixes=tagged.SUFFIXES)
+    is_lines = files.suffix_of(file, known=tagged.SUFFIXES) == ".jsonl"
     return _converted(_file_rows(file) if is_lines else _conll_rows(file), make)
 
 
@@ -209,13 +210,12 @@ def _until_refused(rows: Iterable[tuple[str, Any]]) -> Rows:
 
 
 def _file_rows(file: Path) -> Rows:
-    reader, text = sources._reader(file), sources._read_text(file)
-    if reader is not sources._jsonl_rows:
-        yield from _until_refused(reader(text, file))
+    if files.suffix_of(file, known=files.READERS) != ".jsonl":
+        yield from _until_refused(files.file_rows(file))
         return
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(files.read_text(file).split("\n"), start=1):
         try:
-            for _, row in sources._jsonl_rows(line, file):
+            for _, row in files.jsonl_rows(line, file):
                 yield f"line {number}", row
         except InputError as error:
             yield Refused(f"line {number}", str(error).removeprefix(f"{file}, line 1 "))
@@ -223,7 +223,7 @@ def _file_rows(file: Path) -> Rows:
 
 def _conll_rows(file: Path) -> Rows:
     """Gives the sentences of a file; one with a bad line is refused, and the next one read."""
-    lines = sources._read_text(file).split("\n")
+    lines = files.read_text(file).split("\n")
     start = 0
     for number, line in enumerate([*lines, ""]):
         if line.strip(" \t\r"):

@@ -1,6 +1,7 @@
 """Labelled text from files and from TensorFlow Datasets."""
 
-from llama_keras.data.sources import ClassificationData, load_classification, shared_folder
+from llama_keras.data.files import shared_folder
+from llama_keras.data.sources import ClassificationData, load_classification
 from llama_keras.data.squad import QuestionAnsweringData, load_question_answering
 
 __all__ = [

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_keras.data.sources import _find_file, _jsonl_rows, _read_text
+from llama_keras.data.files import find_file, jsonl_rows, read_text
 from llama_keras.errors import InputError
 
 # Turns that do not say whose they are.
@@ -47,9 +47,9 @@ def load_dialogues(
     Raises:
         InputError: the source is missing, malformed or empty, or a turn has no text.
     """
-    file = _find_file(str(source), split)
+    file = find_file(source, split)
     found = []
-    for place, row in _jsonl_rows(_read_text(file), file):
+    for place, row in jsonl_rows(read_text(file), file):
         turns = row.get(column)
         if not isinstance(turns, list) or not turns:
             raise InputError(

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_keras.data.sources import _find_file, _read_text, load_classification
+from llama_keras.data.files import find_file, read_text
+from llama_keras.data.sources import load_classification
 from llama_keras.errors import InputError
 
 
@@ -51,7 +52,7 @@ def load_documents(
     blank = 0
     for source in several:
         if _is_text_file(str(source)):
-            lines = _read_text(_find_file(str(source), None)).split("\n")
+            lines = read_text(find_file(str(source), None)).split("\n")
             blank += sum(not line.strip() for line in lines[:-1])
         else:
             lines = _labelled(str(source), text_column, label_column)

@@ -5,17 +5,16 @@ Axes: T tokens, U units of a text, C tags.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
-from rich.progress import track
 
 from llama_keras.data.bucketing import NO_LABEL, TokenRows, inference_batches
 from llama_keras.data.entities import EntityGraph
+from llama_keras.data.inference import with_progress
 from llama_keras.text.offsets import clean_text
 from llama_keras.text.units import Units
 
@@ -147,13 +146,7 @@ class EntityRunner:
 def _run(model, rows: TokenRows, places, *, batch_size: int, title: str) -> np.ndarray:
     """Gives what `model` says at (window, column) `places`, float32 `(units, C)`."""
     dataset, order = inference_batches(rows, batch_size=batch_size)
-    batches = track(
-        dataset,
-        title,
-        total=-(-len(order) // batch_size),
-        disable=not (title and sys.stderr.isatty()),
-        transient=True,
-    )
+    batches = with_progress(dataset, title, total=-(-len(order) // batch_size))
     by_window = np.argsort(places[:, 0], kind="stable")
     bounds = np.searchsorted(places[by_window, 0], np.arange(len(order) + 1))
     result, at = np.zeros((len(places), 0), "float32"), 0

@@ -4,7 +4,7 @@ Axes: N texts, B batch, T tokens.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
@@ -37,6 +37,12 @@ def graph_of(model: Callable) -> Callable:
     return lambda features: run(features["token_ids"], features["padding_mask"])
 
 
+def with_progress(batches: Iterable, title: str, *, total: int) -> Iterable:
+    """Gives the batches, under a progress bar where there is a title and a terminal."""
+    hidden = not (title and sys.stderr.isatty())
+    return track(batches, title, total=total, disable=hidden, transient=True)
+
+
 def run_rows(graph: Callable, rows: TokenRows, *, batch_size: int, title: str = "") -> list:
     """Gives the outputs for all texts, in the texts' order.
 
@@ -52,13 +58,7 @@ def run_rows(graph: Callable, rows: TokenRows, *, batch_size: int, title: str = 
     dataset, order = inference_batches(
         TokenRows(rows.token_ids, rows.pad_id), batch_size=batch_size
     )
-    batches = track(
-        dataset,
-        title,
-        total=-(-len(order) // batch_size),
-        disable=not (title and sys.stderr.isatty()),
-        transient=True,
-    )
+    batches = with_progress(dataset, title, total=-(-len(order) // batch_size))
     made = [[np.asarray(x) for x in tf.nest.flatten(graph(batch))] for batch in batches]
     results = []
     for column in zip(*made, strict=True):

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_keras.data.sources import Record, _find_file, _read_text, _reader
+from llama_keras.data.files import Record, file_rows, find_file
 from llama_keras.errors import InputError
 
 COLUMNS = ("anchor", "positive", "negative")
@@ -53,10 +53,9 @@ def load_pairs(source: str | Path, *, split: str | None = None) -> PairData:
     """
     if str(source).startswith("tfds:"):
         raise InputError(f"{source}: pairs are read from files; write them as JSONL.")
-    file = _find_file(str(source), split)
     name = str(source) if split is None else f"{source}/{split}"
     rows: list[tuple[str, ...]] = []
-    for place, record in _reader(file)(_read_text(file), file):
+    for place, record in file_rows(find_file(source, split)):
         row = _row(record, f"{name}, {place}")
         if rows and len(row) != len(rows[0]):
             raise InputError(

@@ -1,25 +1,18 @@
 """Reads labelled texts from files and from TensorFlow Datasets, refusing what is not clean."""
 
-import csv
-import gzip
 import hashlib
-import io
 import json
-import os
 import re
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_keras.data.files import Record, file_rows, find_file, tfds_folders
 from llama_keras.errors import InputError
 
-Record = dict[str, object]
 # Stands between the labels of a text in CSV and TSV files.
 LABEL_SEPARATOR = "|"
-# A row and where it stands ("line 7"), for messages.
-Rows = Iterator[tuple[str, Record]]
 
 
 @dataclass(frozen=True)
@@ -102,10 +95,9 @@ def load_classification(
     if colon and scheme == "tfds":
         from llama_keras.data.tfds_rows import tfds_rows
 
-        rows = tfds_rows(name, split, [*columns, label_column], _tfds_folders(data_dir))
+        rows = tfds_rows(name, split, [*columns, label_column], tfds_folders(data_dir))
     else:
-        file = _find_file(source, split)
-        rows = _reader(file)(_read_text(file), file)
+        rows = file_rows(find_file(source, split))
     to_label = _label_list if multi_label else _label
     texts, labels = [], []
     for place, row in rows:
@@ -124,23 +116,6 @@ def load_classification(
     return ClassificationData(texts, labels, name + part)
 
 
-def shared_folder() -> Path:
-    """Returns the folder of data sets that lie outside the repository.
-
-    That is what the environment variable LLAMA_KERAS_SHARED names, else `shared` beside the
-    repository; it need not exist.
-    """
-    beside = Path(__file__).resolve().parents[3] / "shared"
-    return Path(os.environ.get("LLAMA_KERAS_SHARED", beside)).expanduser()
-
-
-# Schemes of `load_classification` that stand for a folder.
-_FOLDERS: dict[str, Callable[[], Path]] = {
-    "package": lambda: Path(__file__).parent,
-    "shared": shared_folder,
-}
-
-
 _PERCENTS = re.compile(r"\[(?:(\d+)%)?:(?:(\d+)%)?\]$")
 
 
@@ -153,114 +128,6 @@ def _percents(source: str) -> tuple[str, int, int]:
     if not first < last <= 100:
         raise InputError(f"{source}: the part {found[0]} is empty; write such as [:80%] or [80%:].")
     return source[: found.start()], first, last
-
-
-def _tfds_folders(data_dir: str | Path | None) -> list[Path | None]:
-    if data_dir is not None:
-        return [Path(data_dir).expanduser()]
-    # None is tfds's own folder. Ours may be read-only, so what it lacks is downloaded there.
-    return [None] if "TFDS_DATA_DIR" in os.environ else [shared_folder() / "tfds", None]
-
-
-def _find_file(source: str, split: str | None) -> Path:
-    scheme, colon, rest = source.partition(":")
-    known = colon and scheme in _FOLDERS
-    path = _FOLDERS[scheme]() / rest if known else Path(source).expanduser()
-    if path.is_dir():
-        files = [path / f"{split}{suffix}{gz}" for suffix in _READERS for gz in ("", ".gz")]
-        found = [file for file in files if file.is_file()]
-        if found:
-            return found[0]
-        names = sorted(p.name for p in path.iterdir() if p.is_file())
-        raise InputError(
-            f"The folder {path} holds no data file for split={split!r}; it has {names}. "
-            "Name one of its splits, or give a file."
-        )
-    if not path.is_file():
-        hint = " Set LLAMA_KERAS_SHARED to the folder that holds it." if scheme == "shared" else ""
-        raise InputError(f"There is no data file {path}; check the path.{hint}")
-    if split is not None:
-        raise InputError(
-            f"split={split!r} is for tfds: sets and for folders, but {path} is one file; "
-            "leave the split out, or give the folder."
-        )
-    return path
-
-
-def _read_text(file: Path) -> str:
-    content = file.read_bytes()
-    if file.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{file} is not a whole gzip file ({error}); fetch it anew.") from None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The decoder counts from behind a byte order mark that it took off.
-        at = error.start + (3 if content.startswith(b"\xef\xbb\xbf") else 0)
-        line = content.count(b"\n", 0, at) + 1
-        raise InputError(
-            f"{file} is not UTF-8: byte 0x{content[at]:02x} at position {at} (line {line}); "
-            "convert it to UTF-8."
-        ) from None
-
-
-def _jsonl_rows(text: str, file: Path) -> Rows:
-    # Not splitlines(): that also breaks at U+2028 and the like, which JSON strings may hold.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{file}, line {number} is not JSON: {error}.") from None
-        if not isinstance(row, dict):
-            raise InputError(
-                f"{file}, line {number} is not a JSON object but {type(row).__name__}; "
-                'expected lines such as {"text": "...", "label": "..."}.'
-            )
-        yield f"line {number}", row
-
-
-def _delimited_rows(text: str, file: Path, *, dialect: str) -> Rows:
-    reader = csv.DictReader(io.StringIO(text, newline=""), dialect=dialect, strict=True)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                count = len(reader.fieldnames or [])
-                raise InputError(
-                    f"{file}, line {reader.line_num} does not have the {count} fields of the "
-                    "header; quote texts that hold the separator."
-                )
-            yield f"line {reader.line_num}", dict(row)
-    except csv.Error as error:
-        raise InputError(f"{file}, line {reader.line_num} is malformed: {error}.") from None
-
-
-def _csv_rows(text: str, file: Path) -> Rows:
-    return _delimited_rows(text, file, dialect="excel")
-
-
-def _tsv_rows(text: str, file: Path) -> Rows:
-    return _delimited_rows(text, file, dialect="excel-tab")
-
-
-_READERS: dict[str, Callable[[str, Path], Rows]] = {
-    ".jsonl": _jsonl_rows,
-    ".csv": _csv_rows,
-    ".tsv": _tsv_rows,
-}
-
-
-def _reader(file: Path) -> Callable[[str, Path], Rows]:
-    suffix = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
-    if suffix not in _READERS:
-        raise InputError(
-            f"{file} is of no known kind; expected a name that ends in one of "
-            f"{list(_READERS)}, with .gz after it or not."
-        )
-    return _READERS[suffix]
 
 
 def _column(row: Record, column: str, place: str) -> object:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_keras.data.sources import _FOLDERS, _jsonl_rows, _read_text, _tfds_folders
+from llama_keras.data.files import find_file, jsonl_rows, read_text, suffix_of, tfds_folders
 from llama_keras.errors import InputError
 
 SUFFIXES = (".json", ".jsonl")
@@ -85,12 +85,12 @@ def _rows(source: str, split: str | None, data_dir) -> Iterator[tuple[str, Mappi
     if scheme == "tfds":
         from llama_keras.data.tfds_rows import tfds_rows
 
-        yield from map(_from_tfds, tfds_rows(rest, split, _COLUMNS, _tfds_folders(data_dir)))
+        yield from map(_from_tfds, tfds_rows(rest, split, _COLUMNS, tfds_folders(data_dir)))
         return
-    file = _file(source, split)
-    text = _read_text(file)
-    if ".jsonl" in file.suffixes:
-        for place, row in _jsonl_rows(text, file):
+    file = find_file(source, split, suffixes=SUFFIXES)
+    suffix, text = suffix_of(file, known=SUFFIXES), read_text(file)
+    if suffix == ".jsonl":
+        for place, row in jsonl_rows(text, file):
             yield place, {"id": place, **row}
         return
     try:
@@ -108,28 +108,6 @@ def _from_tfds(row: tuple[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
         found = [{"text": text.decode(), "answer_start": int(at)} for text, at in pairs]
         values = {**values, "answers": found}
     return place, values
-
-
-def _file(source: str, split: str | None) -> Path:
-    scheme, colon, rest = source.partition(":")
-    known = colon and scheme in _FOLDERS
-    path = _FOLDERS[scheme]() / rest if known else Path(source).expanduser()
-    if path.is_dir():
-        files = [path / f"{split}{suffix}{gz}" for suffix in SUFFIXES for gz in ("", ".gz")]
-        found = [file for file in files if file.is_file()]
-        if not found:
-            names = sorted(file.name for file in path.iterdir())
-            raise InputError(f"The folder {path} has no split {split!r}; it holds {names}.")
-        return found[0]
-    if not path.is_file():
-        hint = " Set LLAMA_KERAS_SHARED to the folder that holds it." if scheme == "shared" else ""
-        raise InputError(f"There is no data file {path}; check the path.{hint}")
-    if split is not None:
-        raise InputError(f"split={split!r} is for folders and tfds: sets, but {path} is one file.")
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if suffix not in SUFFIXES:
-        raise InputError(f"{path} is of no known kind; expected one of {list(SUFFIXES)}[.gz].")
-    return path
 
 
 def _squad_rows(content: Any, file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_keras.data.sources import _FOLDERS, _find_file, _jsonl_rows, _read_text, _tfds_folders
+from llama_keras.data.files import find_file, jsonl_rows, read_text, suffix_of, tfds_folders
 from llama_keras.errors import InputError
 
-CONLL_SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".txt")
+# Columns of words and tags, or JSON lines.
+SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".txt", ".jsonl")
 # Marks the documents of CoNLL-2003; no sentence.
 DOCUMENT_MARK = "-DOCSTART-"
 
@@ -68,41 +69,22 @@ def load_tagged(
     if colon and scheme == "tfds":
         from llama_keras.data.tfds_rows import tfds_rows
 
-        rows = tfds_rows(name, split, [text_column, spans_column], _tfds_folders(data_dir))
+        rows = tfds_rows(name, split, [text_column, spans_column], tfds_folders(data_dir))
         found = [_record(row, text_column, spans_column, f"{source}, {at}") for at, row in rows]
     else:
-        file = _file(str(source), split)
-        text = _read_text(file)
-        suffix = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+        file = find_file(source, split, suffixes=SUFFIXES)
+        suffix, text = suffix_of(file, known=SUFFIXES), read_text(file)
         if suffix == ".jsonl":
-            rows = _jsonl_rows(text, file)
+            rows = jsonl_rows(text, file)
             found = [_record(row, text_column, spans_column, f"{file}, {at}") for at, row in rows]
-        elif suffix in CONLL_SUFFIXES:
-            found = list(_conll_sentences(text, file))
         else:
-            raise InputError(
-                f"{file} is of no known kind; expected a name that ends in one of "
-                f"{[*CONLL_SUFFIXES, '.jsonl']}, with .gz after it or not."
-            )
+            found = list(_conll_sentences(text, file))
     if not found:
         raise InputError(f"{source} holds no sentences; give a data set with at least one.")
     inputs, targets, places = (list(column) for column in zip(*found, strict=True))
     return TaggedData(
         inputs, targets, places, str(source) if split is None else f"{source}/{split}"
     )
-
-
-def _file(source: str, split: str | None) -> Path:
-    scheme, colon, rest = source.partition(":")
-    known = colon and scheme in _FOLDERS
-    path = _FOLDERS[scheme]() / rest if known else Path(source).expanduser()
-    if path.is_dir() and split is not None:
-        suffixes = (*CONLL_SUFFIXES, ".jsonl")
-        files = [path / f"{split}{suffix}{gz}" for suffix in suffixes for gz in ("", ".gz")]
-        found = [file for file in files if file.is_file()]
-        if found:
-            return found[0]
-    return _find_file(source, split)
 
 
 def _conll_sentences(text: str, file: Path) -> Iterator[tuple[list[str], list[str], str]]:

@@ -97,7 +97,11 @@ def _best(texts, starts, length, asked, asked_splits):
 
 
 def padded(token_ids: tf.RaggedTensor, pad_id: int) -> dict[str, tf.Tensor]:
-    """Gives ragged (W, None) ids as `token_ids` and `padding_mask`, int32 `(W, T)`."""
-    ids = token_ids.to_tensor(pad_id)
-    mask = tf.sequence_mask(token_ids.row_lengths(), tf.shape(ids)[1], dtype=tf.int32)
-    return {"token_ids": ids, "padding_mask": mask}
+    """Gives ragged (W, None) ids as `token_ids` and `padding_mask`, int32 `(W, T)`.
+
+    A row without ids becomes a lone padding token, so that it gets an answer, too.
+    """
+    lengths = tf.maximum(token_ids.row_lengths(), 1)
+    width = tf.maximum(tf.reduce_max(lengths), 1)
+    ids = token_ids.to_tensor(pad_id, shape=tf.stack([-1, width]))
+    return {"token_ids": ids, "padding_mask": tf.sequence_mask(lengths, width, dtype=tf.int32)}

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from llama_keras import layers
 from llama_keras.explain.records import Attention, Layer, Vectors
 from llama_keras.layers.attention_kernels import KERNELS, check_temperature, get_kernel
-from llama_keras.layers.rotary import apply_rotary
 
 
 @dataclass(frozen=True)
@@ -36,16 +34,11 @@ def run_forward(
         temperature: α of the Gaussian kernel that is shown; by default the backbone's own, or 1.
     """
     ids = ops.convert_to_tensor([token_ids], dtype="int32")
-    mode = backbone.config.attention_mask
-    prefix = ops.ones_like(ids) if mode == "prefix" else None
-    bias = layers.AttentionBias(mode, dtype=backbone.dtype_policy)(ids, prefix_mask=prefix)
-    positions = layers.TokenPositions()(ids)
-    hidden = words = backbone.token_embedding(ids)
-    if backbone.position_embedding is not None:
-        hidden = hidden + backbone.position_embedding(positions)
-    context = {"bias": bias}
-    if backbone.rotary is not None:
-        context["cos"], context["sin"] = backbone.rotary(positions)
+    inputs = {"token_ids": ids}
+    if backbone.config.attention_mask == "prefix":
+        inputs["prefix_mask"] = ops.ones_like(ids)
+    words = backbone.token_embedding(ids)
+    hidden, context = backbone.start(inputs)
     kept = []
     for number, block in enumerate(backbone.transformer_layers, start=1):
         normed = block.attention_norm(hidden)
@@ -60,12 +53,6 @@ def run_forward(
 
 def _attention(attention, normed, context, *, temperature: float | None) -> list[Attention]:
     """Gives the weights of the same queries and keys by each kernel."""
-    query = _heads(attention.query_dense(normed), attention.num_query_heads)
-    key = _heads(attention.key_dense(normed), attention.num_key_value_heads)
-    if "cos" in context:
-        turns = context["cos"], context["sin"]
-        query, key = apply_rotary(query, *turns), apply_rotary(key, *turns)
-    mask = ops.broadcast_to(context["bias"] >= 0, (1, 1, query.shape[1], key.shape[1]))
     own, found = attention.attention_kernel, []
     for name, kind in KERNELS.items():
         kernel = own if type(own) is kind else get_kernel(name, dtype=own.dtype_policy)
@@ -74,13 +61,9 @@ def _attention(attention, normed, context, *, temperature: float | None) -> list
             if type(own) is kind:
                 settings["normalize"] = own.normalize
             kernel = get_kernel({"name": name, **settings}, dtype=own.dtype_policy)
-        weights = _array(kernel.attention_weights(query, key, mask))[0]
-        found.append(Attention(name, _temperature(kernel), type(own) is kind, weights))
+        weights = attention.attention_weights(normed, **context, attention_kernel=kernel)
+        found.append(Attention(name, _temperature(kernel), type(own) is kind, _array(weights)[0]))
     return found
-
-
-def _heads(x: Any, heads: int):
-    return ops.reshape(x, (1, x.shape[1], heads, -1))  # (B, T, heads, D)
 
 
 def _temperature(kernel) -> float | None:

@@ -1,6 +1,5 @@
 """Recipes with `task: causal_lm`: prompts and the responses to learn, or conversations."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from llama_keras.data import load_classification
 from llama_keras.errors import InputError
 from llama_keras.eval.metrics import RESAMPLES, Metric
-from llama_keras.kinds.kind import TaskKind, model_arguments
+from llama_keras.kinds.kind import TaskKind, model_arguments, no_labels
 from llama_keras.tasks.recipe import Recipe, RecipeGeneration
 
 
@@ -64,15 +63,10 @@ def _load_dialogues(recipe: Recipe, source: str, split: str | None) -> ResponseD
     return ResponseData(list(part.conversations), None, part.source, recipe.generation)
 
 
-def _no_labels(recipe: Recipe, parts: Mapping[str, Any]) -> None:
-    if recipe.labels is not None:
-        raise InputError("A causal_lm recipe has no labels; leave `labels` out.")
-
-
 def _build(recipe: Recipe, labels, strategy):
     from llama_keras.tasks import CausalLM
 
-    return CausalLM.from_preset(recipe.preset, strategy=strategy, **model_arguments(recipe))
+    return CausalLM.from_preset(recipe.preset, **model_arguments(recipe, strategy))
 
 
 def _measure(model, part: ResponseData) -> dict[str, Metric]:
@@ -110,7 +104,7 @@ def _generated(model, part: ResponseData) -> dict[str, Metric]:
 KIND = TaskKind(
     noun="examples",
     load=_load,
-    labels=_no_labels,
+    labels=no_labels,
     build=_build,
     examples=lambda part: (part.prompts, part.responses),
     measure=_measure,

@@ -1,20 +1,12 @@
 """Recipes with `task: embedding`."""
 
-from collections.abc import Mapping
-
 from llama_keras.data.pair_files import PairData, load_pairs
-from llama_keras.errors import InputError
-from llama_keras.kinds.kind import TaskKind, model_arguments
+from llama_keras.kinds.kind import TaskKind, model_arguments, no_labels
 from llama_keras.tasks.recipe import Recipe
 
 
 def _load(recipe: Recipe, source: str, split: str | None) -> PairData:
     return load_pairs(source, split=split)
-
-
-def _labels(recipe: Recipe, parts: Mapping[str, PairData]) -> None:
-    if recipe.labels is not None:
-        raise InputError("A recipe for embeddings has no labels; leave them out.")
 
 
 def _build(recipe: Recipe, labels, strategy):
@@ -23,9 +15,7 @@ def _build(recipe: Recipe, labels, strategy):
     return Embedder.from_preset(
         recipe.preset,
         pooling=recipe.model.pooling,
-        cleaning=recipe.clean or None,
-        strategy=strategy,
-        **model_arguments(recipe),
+        **model_arguments(recipe, strategy),
     )
 
 
@@ -45,7 +35,7 @@ def _measure(model, part: PairData):
 KIND = TaskKind(
     noun="pairs",
     load=_load,
-    labels=_labels,
+    labels=no_labels,
     build=_build,
     examples=lambda part: (part.rows, None),
     measure=_measure,

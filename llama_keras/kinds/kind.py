@@ -1,9 +1,10 @@
 """The record that every kind of task fills in, and what kinds share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from llama_keras.errors import InputError
 from llama_keras.eval.metrics import Metric
 from llama_keras.tasks.recipe import Recipe
 
@@ -44,10 +45,38 @@ class TaskKind:
     """From the recipe, the training part and the labels, what else `fit` is given."""
 
 
-def model_arguments(recipe: Recipe) -> dict[str, Any]:
+def model_arguments(recipe: Recipe, strategy) -> dict[str, Any]:
     """Gives the arguments of `from_preset` that all kinds have in common."""
     return {
+        "strategy": strategy,
+        "cleaning": recipe.clean or None,
         "dtype": recipe.model.dtype,
         "backbone_arguments": {"attention_mask": recipe.model.attention_mask},
         "max_sequence_length": recipe.model.max_sequence_length,
     }
+
+
+def no_labels(recipe: Recipe, parts: Mapping[str, Any]) -> None:
+    """Raises `InputError` where a recipe names labels and its task has none."""
+    if recipe.labels is not None:
+        raise InputError(f"A {recipe.task} recipe has no labels; leave `labels` out.")
+
+
+def check_labels(
+    labels: list[str], parts: Mapping[str, Any], names_of: Callable[[Any], Iterable[str]], what: str
+) -> None:
+    """Raises `InputError` where a part of the data has a label that is not among `labels`.
+
+    Args:
+        labels: all that there are.
+        parts: the parts by name.
+        names_of: from a part, its labels.
+        what: the part has, such as "the label".
+    """
+    for name, part in parts.items():
+        unknown = sorted(set(names_of(part)) - set(labels))
+        if unknown:
+            raise InputError(
+                f"The {name} data ({part.source}) has {what} {unknown[0]!r}, which is not among "
+                f"{labels}."
+            )

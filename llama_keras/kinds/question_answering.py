@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from llama_keras.data.squad import QuestionAnsweringData, load_question_answering
 from llama_keras.errors import InputError
-from llama_keras.kinds.kind import TaskKind, model_arguments
+from llama_keras.kinds.kind import TaskKind, model_arguments, no_labels
 from llama_keras.tasks.recipe import Recipe
 
 
@@ -13,8 +13,7 @@ def _load(recipe: Recipe, source: str, split: str | None) -> QuestionAnsweringDa
 
 
 def _labels(recipe: Recipe, parts: Mapping[str, QuestionAnsweringData]) -> None:
-    if recipe.labels is not None:
-        raise InputError("A recipe for question answering has no labels; leave them out.")
+    no_labels(recipe, parts)
     for name, part in parts.items():
         if part.unanswerable and not recipe.answers.null_answers:
             raise InputError(
@@ -29,10 +28,8 @@ def _build(recipe: Recipe, labels, strategy):
     return QuestionAnswerer.from_preset(
         recipe.preset,
         dropout=recipe.model.dropout,
-        cleaning=recipe.clean or None,
-        strategy=strategy,
         **recipe.answers.model_dump(),
-        **model_arguments(recipe),
+        **model_arguments(recipe, strategy),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from llama_keras.data import ClassificationData, load_classification
 from llama_keras.errors import InputError
-from llama_keras.kinds.kind import TaskKind, model_arguments
+from llama_keras.kinds.kind import TaskKind, check_labels, model_arguments
 from llama_keras.tasks.recipe import Recipe
 
 
@@ -26,13 +26,7 @@ def _labels(recipe: Recipe, parts: Mapping[str, ClassificationData]) -> list[str
     if recipe.model.multi_label and recipe.train.class_weights is not None:
         raise InputError("train.class_weights are for one label a text; leave them out.")
     labels = recipe.labels or parts["train"].label_names
-    for name, part in parts.items():
-        unknown = sorted(set(part.label_names) - set(labels))
-        if unknown:
-            raise InputError(
-                f"The {name} data ({part.source}) has the label {unknown[0]!r}, which is not among "
-                f"{labels}."
-            )
+    check_labels(labels, parts, lambda part: part.label_names, "the label")
     return labels
 
 
@@ -48,9 +42,7 @@ def _build(recipe: Recipe, labels, strategy):
         pooling=recipe.model.pooling,
         dropout=recipe.model.dropout,
         label_smoothing=recipe.train.label_smoothing,
-        cleaning=recipe.clean or None,
-        strategy=strategy,
-        **model_arguments(recipe),
+        **model_arguments(recipe, strategy),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from llama_keras.data.tagged import TaggedData, load_tagged
 from llama_keras.errors import InputError
-from llama_keras.kinds.kind import TaskKind, model_arguments
+from llama_keras.kinds.kind import TaskKind, check_labels, model_arguments
 from llama_keras.tasks.recipe import Recipe
 
 
@@ -45,13 +45,7 @@ def _types(data: TaggedData) -> set[str]:
 
 def _labels(recipe: Recipe, parts: Mapping[str, TaggedData]) -> list[str]:
     labels = recipe.labels or sorted(_types(parts["train"]))
-    for name, part in parts.items():
-        unknown = sorted(_types(part) - set(labels))
-        if unknown:
-            raise InputError(
-                f"The {name} data ({part.source}) has entities of the type {unknown[0]!r}, which "
-                f"is not among {labels}."
-            )
+    check_labels(labels, parts, _types, "entities of the type")
     return labels
 
 
@@ -65,9 +59,7 @@ def _build(recipe: Recipe, labels, strategy):
         head=recipe.model.tag_head,
         word_separator=recipe.data.word_separator,
         dropout=recipe.model.dropout,
-        cleaning=recipe.clean or None,
-        strategy=strategy,
-        **model_arguments(recipe),
+        **model_arguments(recipe, strategy),
     )
 
 

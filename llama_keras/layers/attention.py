@@ -154,13 +154,13 @@ class LlamaAttention(keras.layers.Layer):
         output = self.output_dense(ops.reshape(mixed, (*ops.shape(mixed)[:2], width)))
         return output if cache is None else (output, (key, value))
 
-    def attention_weights(self, hidden, bias=None, cos=None, sin=None):
+    def attention_weights(self, hidden, bias=None, cos=None, sin=None, attention_kernel=None):
         """Gives how much each token looks at each: float32 `(B, H, T, T)`.
 
-        Args: as in a call.
+        Args: as in a call; and a kernel to compare queries and keys by instead of the layer's own.
         """
         query, key = self._query_and_key(hidden, cos, sin)
-        return by_head(self.attention_kernel.weigh(query, key, bias))
+        return by_head((attention_kernel or self.attention_kernel).weigh(query, key, bias))
 
     def _query_and_key(self, hidden, cos, sin):
         query = self._heads(self.query_dense(hidden), self.num_query_heads)

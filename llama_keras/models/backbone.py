@@ -144,14 +144,22 @@ class LlamaBackbone(keras_hub.models.Backbone):
                 new.set_weights(old.get_weights())
         return shorter
 
+    def start(self, inputs):
+        """Gives what enters the first block, `(B, T, E)`, and what all blocks are given beside it.
+
+        Args:
+            inputs: as in a call.
+        """
+        self._check_inputs(inputs)
+        return self._start(**inputs)
+
     def attention_weights(self, inputs) -> list:
         """Gives how much each token looks at each, layer by layer: float32 `(B, H, T, T)` each.
 
         Args:
             inputs: as in a call. The weights of padding tokens mean nothing.
         """
-        self._check_inputs(inputs)
-        hidden, context = self._start(**inputs)
+        hidden, context = self.start(inputs)
         weights = []
         for block in self.transformer_layers:
             normed = block.attention_norm(hidden)

@@ -9,7 +9,8 @@ import tensorflow as tf
 from llama_keras.atomic import new_directory
 from llama_keras.errors import InputError
 from llama_keras.serving.manifest import MANIFEST_FILE
-from llama_keras.serving.signatures import EXPORT_SETTINGS, SIGNATURES, Signatures
+from llama_keras.serving.signature_parts import Signatures
+from llama_keras.serving.signatures import EXPORT_SETTINGS, SIGNATURES
 
 PACKAGES = ("llama-keras", "tensorflow", "tensorflow-text", "keras")
 

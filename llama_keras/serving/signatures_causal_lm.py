@@ -10,7 +10,7 @@ import tensorflow as tf
 from llama_keras.models.sampling import SamplingSettings
 from llama_keras.serving.decoding import SETTINGS, Decoder, Prompts, left_padded, start_id
 from llama_keras.serving.scores import encode_pairs, log_likelihoods
-from llama_keras.serving.signatures import Signatures
+from llama_keras.serving.signature_parts import TOKEN_FEATURES, Signatures, tokens_signature
 from llama_keras.tasks.completion import check_stop
 
 
@@ -49,12 +49,11 @@ def causal_lm_signatures(
     stops, start = check_stop(stop), start_id(tokenizer)
     decoder = Decoder(backbone, tokenizer, jit_compile=jit_compile)
     prompt = tf.TensorSpec([None], tf.string, name="prompt")
-    ids = [tf.TensorSpec([None, None], tf.int32, name=n) for n in ("token_ids", "padding_mask")]
     settings = [tf.TensorSpec([None], dtype, name=n) for n, (dtype, *_) in SETTINGS.items()]
     settings.append(tf.TensorSpec([None, None], tf.string, name="stop"))
 
     # One function that the three others call: the model is in the file once for all of them.
-    @tf.function(input_signature=[ids[0], tf.TensorSpec([None], tf.int32), *settings])
+    @tf.function(input_signature=[TOKEN_FEATURES[0], tf.TensorSpec([None], tf.int32), *settings])
     def run(token_ids, padding, *values):
         return decoder.run(Prompts(token_ids, padding), _named(settings, values))
 
@@ -62,7 +61,7 @@ def causal_lm_signatures(
     def generate(prompt, *values):
         return run(*left_padded(tokenizer.graph.tokenize(prompt), start=start), *values)
 
-    @tf.function(input_signature=[*ids, *settings])
+    @tf.function(input_signature=[*TOKEN_FEATURES, *settings])
     def generate_ids(token_ids, padding_mask, *values):
         rows = tf.ragged.boolean_mask(token_ids, padding_mask != 0)
         return run(*left_padded(rows, start=start), *values)
@@ -78,11 +77,6 @@ def causal_lm_signatures(
     def score(context, continuation):
         return log_likelihoods(backbone, *encode_pairs(tokenizer, context, continuation))
 
-    @tf.function(input_signature=ids)
-    def tokens(token_ids, padding_mask):
-        features = {"token_ids": token_ids, "padding_mask": padding_mask}
-        return {"logits": tf.cast(model(features, training=False), tf.float32)}
-
     return Signatures(
         task="causal_lm",
         functions={
@@ -90,7 +84,7 @@ def causal_lm_signatures(
             "generate": generate,
             "generate_ids": generate_ids,
             "score": score,
-            "tokens": tokens,
+            "tokens": tokens_signature(model),
         },
         trackables={"tokenizer": tokenizer.graph},
         labels=(),

@@ -5,7 +5,12 @@ Axes: B texts, T tokens, E vector.
 
 import tensorflow as tf
 
-from llama_keras.serving.signatures import Signatures, _features
+from llama_keras.serving.signature_parts import (
+    Signatures,
+    cleaning_steps,
+    text_features,
+    tokens_signature,
+)
 
 
 def embedder_signatures(model) -> Signatures:
@@ -15,26 +20,20 @@ def embedder_signatures(model) -> Signatures:
         `text` string `(B,)` → `embedding` float32 `(B, E)`.
         `token_ids`, `padding_mask` int32 `(B, T)` → `embedding` float32 `(B, E)`.
     """
-    tokenizer, cleaning = model.tokenizer, model.cleaning
-    limit = model.max_sequence_length
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def embed(text):
-        features = _features(tokenizer, text, limit=limit, cleaning=cleaning)
-        return {"embedding": model(features, training=False)}
-
-    ids = [tf.TensorSpec([None, None], tf.int32, name=n) for n in ("token_ids", "padding_mask")]
-
-    @tf.function(input_signature=ids)
-    def tokens(token_ids, padding_mask):
-        features = {"token_ids": token_ids, "padding_mask": padding_mask}
-        return {"embedding": model(features, training=False)}
+        return {"embedding": model(text_features(model, text), training=False)}
 
     return Signatures(
         task="embedding",
-        functions={"serving_default": embed, "embed": embed, "tokens": tokens},
-        trackables={"tokenizer": tokenizer.graph},
+        functions={
+            "serving_default": embed,
+            "embed": embed,
+            "tokens": tokens_signature(model, output="embedding"),
+        },
+        trackables={"tokenizer": model.tokenizer.graph},
         labels=(),
         example_text="The weather is fine today.",
-        cleaning=tuple(cleaning.get_config()["steps"]) if cleaning else (),
+        cleaning=cleaning_steps(model),
     )

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from llama_keras.data.answer_spans import best_answers
 from llama_keras.data.context_windows import make_windows
-from llama_keras.serving.signatures import Signatures
+from llama_keras.serving.signature_parts import Signatures, cleaning_steps, tokens_signature
 
 # Windows that go through the model at once: a book as context must not fill the memory.
 ROWS_AT_ONCE = 16
@@ -55,23 +55,16 @@ def question_answerer_signatures(model) -> Signatures:
             "null_score": found.null_score,
         }
 
-    ids = [tf.TensorSpec([None, None], tf.int32, name=n) for n in ("token_ids", "padding_mask")]
-
-    @tf.function(input_signature=ids)
-    def tokens(token_ids, padding_mask):
-        features = {"token_ids": token_ids, "padding_mask": padding_mask}
-        return {"logits": model(features, training=False)}
-
     return Signatures(
         task="question_answering",
-        functions={"serving_default": answer, "answer": answer, "tokens": tokens},
+        functions={"serving_default": answer, "answer": answer, "tokens": tokens_signature(model)},
         trackables={"tokenizer": tokenizer.graph},
         labels=(),
         example_text={
             "question": "Where did she grow up?",
             "context": "Ana grew up near Lima and studied in Cusco.",
         },
-        cleaning=tuple(model.cleaning.get_config()["steps"]) if model.cleaning else (),
+        cleaning=cleaning_steps(model),
     )
 
 

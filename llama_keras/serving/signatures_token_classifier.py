@@ -3,11 +3,16 @@
 Axes: B texts, M entities of the text that has most, W windows, T tokens, U units, C tags.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from llama_keras.data.entities import Entities, EntityGraph
 from llama_keras.data.token_windows import padded
+from llama_keras.serving.signature_parts import (
+    Signatures,
+    cleaning_steps,
+    label_bytes,
+    tokens_signature,
+)
 from llama_keras.text.graph import ragged, valid_utf8
 from llama_keras.text.units import Units
 
@@ -52,11 +57,9 @@ def token_classifier_signatures(model):
         strings, -1 and 0.
         `token_ids`, `padding_mask` int32 `(B, T)` → `logits` float32 `(B, T, C)`.
     """
-    from llama_keras.serving.signatures import Signatures
-
-    tokenizer, cleaning = model.tokenizer, model.cleaning
+    tokenizer = model.tokenizer
     graph: EntityGraph = model.entity_graph
-    names = np.array([label.encode() for label in map(str, model.labels)], dtype=object)
+    names = label_bytes(model.labels)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def tag(text):
@@ -66,18 +69,11 @@ def token_classifier_signatures(model):
         tags, scores = _best(model, tf.gather_nd(logits, windows.places), units)
         return _answers(graph.entities(tags, scores, units), text, tf.constant(names, tf.string))
 
-    ids = [tf.TensorSpec([None, None], tf.int32, name=n) for n in ("token_ids", "padding_mask")]
-
-    @tf.function(input_signature=ids)
-    def tokens(token_ids, padding_mask):
-        features = {"token_ids": token_ids, "padding_mask": padding_mask}
-        return {"logits": model(features, training=False)}
-
     return Signatures(
         task="token_classification",
-        functions={"serving_default": tag, "tag": tag, "tokens": tokens},
+        functions={"serving_default": tag, "tag": tag, "tokens": tokens_signature(model)},
         trackables={"tokenizer": tokenizer.graph},
         labels=tuple(map(str, model.labels)),
         example_text="Ada Lovelace was born in London.",
-        cleaning=tuple(cleaning.get_config()["steps"]) if cleaning else (),
+        cleaning=cleaning_steps(model),
     )

@@ -59,7 +59,8 @@ def test_the_page_holds_every_stage_and_token_and_stands_alone(found):
 def test_numbers_on_the_page_are_those_of_the_record(found):
     page = draw_page(found)
     assert f"{found.contextual.values[0, 0]:+.4f}" in page
-    assert f"{found.layers[-1].attention[1].mean[-1, 0]:.3f}" in page
+    # The largest of a row: cells that are too pale to be seen are not drawn.
+    assert f"{found.layers[-1].attention[1].mean[-1].max():.3f}" in page
     assert f"{found.output[0].guesses[0].score:.4f}" in page
 
 

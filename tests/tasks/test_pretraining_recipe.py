@@ -45,5 +45,5 @@ def test_unknown_names_and_other_files_are_refused(tmp_path):
         load_pretraining_recipe("sst2")
     file = tmp_path / "list.yaml"
     file.write_text("- 1\n")
-    with pytest.raises(InputError, match="must hold fields"):
+    with pytest.raises(InputError, match="must hold the fields"):
         load_pretraining_recipe(file)

@@ -204,7 +204,7 @@ def test_cleaning_that_keeps_places():
     assert (rows.token_ids, rows.labels) == (lower.token_ids, lower.labels)
     answers = model.predict(["ANN Lee"], verbose=0)[0]
     assert all(e["text"] in "ANN Lee" for e in answers)
-    with pytest.raises(InputError, match="cleaning must keep characters"):
+    with pytest.raises(InputError, match="cleaning must keep every character"):
         make(cleaning=["collapse_whitespace"])
 
 
