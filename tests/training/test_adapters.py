@@ -303,6 +303,7 @@ def test_biases_that_learned_are_kept(tmp_path):
     }
 
 
+@pytest.mark.usefixtures("frozen_heap")
 def test_updates_on_int8_weights(tmp_path):
     def quantized():
         task = make(**ONE)

@@ -138,6 +138,7 @@ def test_overrides_that_the_file_cannot_fill_are_refused(folder):
         load(folder, num_layers=1)
 
 
+@pytest.mark.usefixtures("frozen_heap")
 def test_lora_and_quantized_backbones_are_refused(folder):
     backbone = load(folder)
     backbone.enable_lora(2)

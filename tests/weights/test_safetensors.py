@@ -74,6 +74,7 @@ def test_a_failed_write_leaves_nothing(backbone, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("frozen_heap")
 def test_what_cannot_be_written_is_refused(backbone, tmp_path):
     with pytest.raises(InputError, match="dtype 'int8' cannot be written"):
         write_checkpoint(backbone, tmp_path / "out", dtype="int8")
