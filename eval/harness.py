@@ -1,196 +1,389 @@
 """The harness: asks a target for every example of a suite, scores, keeps the record."""
 
-import dataclasses
-import importlib.metadata
-import json
-import math
-import platform
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_keras.atomic import new_directory
-from llama_keras.data import ClassificationData, load_classification
 from llama_keras.errors import InputError
-from llama_keras.eval.metrics import Metric, compute_metrics
+from llama_keras.eval.cache import AnswerCache
+from llama_keras.eval.kinds import METRIC_NAMES, get_kind
+from llama_keras.eval.kinds.kind import EvalKind
 from llama_keras.eval.progress import progress_bar
+from llama_keras.eval.record import Record, Sample, Samples, digest
+from llama_keras.eval.requests import ANSWERS, Answer, Doc, Request, Target
+from llama_keras.eval.results import Result, merged_results, peak_memory, versions
+from llama_keras.eval.shots import shot_chooser
 from llama_keras.eval.suite import Suite, load_suite
-from llama_keras.eval.targets import Answer, Target, open_target
+from llama_keras.eval.targets import open_target
 
 SEED = 0
-_PACKAGES = ("llama-keras", "tensorflow", "keras", "keras-hub", "tensorflow-text", "scikit-learn")
+# Examples whose answers reach the disk together; those of like length stand together.
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
-class Result:
-    """What an evaluation found; `results.json` holds these fields."""
+class _Job:
+    """One suite, ready to be asked."""
 
-    suite: str
-    """The suite's name."""
-    n: int
-    """The number of examples scored."""
-    limit: int | None
-    """The limit asked for; None means that all examples were taken."""
-    metrics: dict[str, Metric]
-    """Value and 95 % interval of each metric."""
-    labels: list[str]
-    """The labels that there are."""
-    model: dict[str, str | None]
-    """Kind, location and SHA-256 of what was measured."""
-    data: dict[str, str]
-    """Source and SHA-256 of the examples scored."""
-    seconds: float
-    """Wall time of the answers, without loading."""
-    examples_per_second: float
-    """n / seconds."""
-    seed: int
-    """Of the bootstrap."""
-    versions: dict[str, str]
-    """Python and the packages that the numbers depend on."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values for JSON."""
-        return dataclasses.asdict(self)
+    suite: Suite
+    kind: EvalKind
+    docs: list[Doc]
+    requests: list[list[Request]]
+    shots: list[list[int]]
+    original: int
+    source: str
 
 
-def evaluate(
-    suite: str | Path | Suite,
+def evaluate(suite: str | Path | Suite, **arguments: Any) -> Result:
+    """Returns how well a model does on a suite; see `evaluate_suites` for the arguments.
+
+    Example:
+    ```python
+    from llama_keras.eval import evaluate
+
+    result = evaluate("demo_sentiment", model="runs/demo")  # doctest: skip
+    ```
+    """
+    return evaluate_suites([suite], **arguments)[0]
+
+
+def evaluate_suites(
+    suites: Sequence[str | Path | Suite],
     *,
     model: str | Path | Target,
     data: str | Path | None = None,
     limit: int | None = None,
+    shots: int | None = None,
     batch_size: int = 32,
     output: str | Path | None = None,
+    cache: str | Path | None = None,
+    seed: int = SEED,
     show_progress: bool = True,
-) -> Result:
-    """Returns how well a model does on a suite.
+    **settings: Any,
+) -> list[Result]:
+    """Returns how well a model does on some suites.
 
     Args:
-        suite: A suite, the name of a shipped one, or a YAML file.
-        model: A run directory, a `.keras` file, a SavedModel folder, a URL, or a target.
-        data: Examples to take in place of the suite's own, as `data.load_classification` takes
-            them; the suite's columns, labels and metrics stay.
+        suites: Suites, names of shipped ones, or YAML files.
+        model: What `targets.open_target` takes, or a target.
+        data: Examples to take in place of the suite's own (of one suite); its columns, labels and
+            metrics stay.
         limit: Take the first examples only.
-        batch_size: Texts asked for at once.
-        output: A new folder for `results.json` and `examples.jsonl` (one answer a line); it
-            appears when it is complete.
+        shots: Worked examples before each prompt, in place of what the suites say.
+        batch_size: Examples asked for at once, where the target does not choose by length.
+        output: A folder for the record (see `record`). Where it holds the beginning of the same
+            evaluation, that is gone on with; where it is finished, its results are returned.
+        cache: A file that keeps answers for later evaluations of the same weights; not for
+            servers, which do not tell their weights.
+        seed: Of the bootstrap.
         show_progress: Show a bar with rate and remaining time, if standard error is a terminal.
+        **settings: Of the target, such as `dtype`.
 
     Raises:
-        InputError: Something of the above is not there or does not fit together: the output
-            exists, the labels of data, suite and model differ.
+        InputError: Something of the above is not there or does not fit together: the output holds
+            another evaluation, the labels of data, suite and model differ.
+        UnavailableError: A server went away; the same call goes on where this one stopped.
     """
     for name, value in (("limit", limit), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise InputError(f"{name} must be at least 1, got {value}.")
-    if output is not None and Path(output).exists():
-        raise InputError(f"{output} exists already; name another folder, or remove it.")
-    suite = suite if isinstance(suite, Suite) else load_suite(suite)
-    examples = _load_examples(suite, data, limit)
-    labels = suite.labels or examples.label_names
-    _check_labels(examples.labels, labels, f"The data {examples.source}")
-    target = open_target(model) if isinstance(model, str | Path) else model
-    if target.labels is not None:
-        _check_labels(target.labels, labels, f"The model {target.location}")
-        _check_labels(labels, target.labels, f"The suite {suite.name}")
-    bar = progress_bar("evaluate", total=len(examples), visible=show_progress)
-    answers, seconds = _ask(target, examples.texts, labels, batch_size=batch_size, bar=bar)
-    result = Result(
-        suite=suite.name,
-        n=len(examples),
-        limit=limit,
-        metrics=compute_metrics(
-            examples.labels,
-            [answer["label"] for answer in answers],
-            labels=labels,
-            names=suite.metrics,
-            seed=SEED,
-        ),
-        labels=labels,
-        model={
-            "kind": target.kind,
-            "location": target.location,
-            "sha256": target.fingerprint(),
-        },
-        data={"source": examples.source, "sha256": examples.fingerprint()},
-        seconds=seconds,
-        examples_per_second=len(examples) / seconds,
-        seed=SEED,
-        versions=_versions(),
-    )
+    if not suites or (data is not None and len(suites) > 1):
+        raise InputError("Name at least one suite; with data in place of its own just one.")
+    loaded = [_with_shots(suite, shots) for suite in suites]
+    if len({suite.name for suite in loaded}) < len(loaded):
+        raise InputError(f"A suite is named twice: {[suite.name for suite in loaded]}.")
+    jobs = [_prepare(suite, data, limit) for suite in loaded]
+    target = open_target(model, **settings)
+    for job in jobs:
+        _check(job, target)
+    fingerprint = target.fingerprint()
+    record = None
     if output is not None:
-        _write(Path(output), result, examples, answers)
-    return result
+        record = Record(output, _plan(jobs, target, fingerprint, limit, seed))
+    answers = _open_cache(cache, fingerprint, target)
+    results = []
+    for job in jobs:
+        known = record.finished(job.suite.name) if record else None
+        if known is None:
+            samples = record.begin(job.suite.name) if record else Samples()
+            work = _Work(job, target, samples, answers, batch_size)
+            work.run(visible=show_progress)
+            known = _result(work, target, fingerprint, limit, seed)
+            if record:
+                record.finish(known, samples.done.values())
+        results.append(known)
+    if record:
+        configs = {job.suite.name: job.suite.model_dump() for job in jobs}
+        record.close(merged_results(results, configs=configs))
+    return results
 
 
-def _load_examples(suite: Suite, data: str | Path | None, limit: int | None) -> ClassificationData:
-    arguments = suite.data.model_dump()
-    if data is not None:
-        arguments |= {"source": data, "split": None}
-    examples = load_classification(arguments.pop("source"), **arguments)
-    return examples if limit is None else examples.head(limit)
+def _with_shots(suite: str | Path | Suite, shots: int | None) -> Suite:
+    loaded = suite if isinstance(suite, Suite) else load_suite(suite)
+    if shots is None:
+        return loaded
+    if not get_kind(loaded.task).prompted:
+        raise InputError(f"{loaded.name} is a {loaded.task} suite; it takes no worked examples.")
+    changed = loaded.shots.model_copy(update={"count": shots})
+    return loaded.model_copy(update={"shots": changed})
 
 
-def _check_labels(found: Sequence[str], known: Sequence[str], owner: str) -> None:
-    unknown = set(found) - set(known)
-    if unknown:
+def _prepare(suite: Suite, data: str | Path | None, limit: int | None) -> _Job:
+    kind = get_kind(suite.task)
+    source, split = (suite.data.source, suite.data.split) if data is None else (str(data), None)
+    if data is None and suite.data.sha256 is not None:
+        _check_file(suite)
+    docs = kind.load(suite, source, split)
+    if not docs:
+        raise InputError(f"{source} holds no examples.")
+    suite = suite.model_copy(update={"labels": suite.labels or kind.labels(docs)})
+    pool = None
+    if suite.shots.count and suite.shots.source is not None:
+        pool = kind.load(suite, suite.shots.source, suite.shots.split)
+    choose = shot_chooser(suite, docs, pool)
+    shots = [choose(number) for number in range(len(docs[:limit]))]
+    worked = docs if pool is None else pool
+    requests = [
+        kind.requests(doc, suite, [worked[shot] for shot in chosen])
+        for doc, chosen in zip(docs, shots, strict=False)
+    ]
+    name = source if split is None else f"{source}/{split}"
+    return _Job(suite, kind, docs[:limit], requests, shots, len(docs), name)
+
+
+def _check_file(suite: Suite) -> None:
+    from llama_keras.data.files import find_file
+    from llama_keras.eval.targets.fingerprints import content_sha256
+
+    file = find_file(suite.data.source, suite.data.split, suffixes=_SUFFIXES)
+    found = content_sha256(file)
+    if found != suite.data.sha256:
         raise InputError(
-            f"{owner} has the labels {sorted(set(found))}, but {sorted(unknown)} are not among "
-            f"{list(known)}; data, suite and model must name the same labels."
+            f"{file} is not the file that {suite.name} was made for: its SHA-256 is {found}, not "
+            f"{suite.data.sha256}. Fetch it anew, or measure it on purpose with --data {file}."
         )
 
 
-def _ask(
-    target: Target,
-    texts: Sequence[str],
-    labels: Sequence[str],
-    *,
-    batch_size: int,
-    bar: AbstractContextManager[Callable[[int], None]],
-) -> tuple[list[Answer], float]:
-    # Texts of like length go together, which spares padding whatever the target is.
-    order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-    answers: dict[int, Answer] = {}
-    start = time.perf_counter()
-    with bar as advance:
-        for first in range(0, len(order), batch_size):
-            batch = order[first : first + batch_size]
-            found = target.classify([texts[index] for index in batch])
-            answers |= zip(batch, found, strict=True)
-            advance(len(batch))
-    seconds = time.perf_counter() - start
-    for index, answer in answers.items():
-        _check_labels([answer["label"]], labels, f"The answer to example {index}")
-        if not math.isfinite(answer["score"]):
+_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".conll", ".txt")
+
+
+def _check(job: _Job, target: Target) -> None:
+    if job.kind.request not in target.requests:
+        raise InputError(
+            f"{job.suite.name} asks for {job.kind.request!r}, and the {target.kind} target "
+            f"{target.location} answers {sorted(target.requests)}; choose a suite or a model that "
+            "fits."
+        )
+    job.kind.check(job.suite, job.docs, target.labels)
+
+
+def _plan(
+    jobs: Sequence[_Job], target: Target, fingerprint: str | None, limit: int | None, seed: int
+) -> dict[str, Any]:
+    return {
+        "suites": {job.suite.name: digest(job.suite.model_dump()) for job in jobs},
+        "limit": limit,
+        "seed": seed,
+        "target": {
+            "kind": target.kind,
+            # Files may move; a server has nothing but its place.
+            "location": target.location if fingerprint is None else None,
+            "sha256": fingerprint,
+        },
+        "requests": {job.suite.name: digest(job.requests) for job in jobs},
+    }
+
+
+def _open_cache(
+    file: str | Path | None, fingerprint: str | None, target: Target
+) -> AnswerCache | None:
+    if file is None:
+        return None
+    if fingerprint is None:
+        raise InputError(
+            f"{target.location} does not tell its weights, so answers cannot be kept for it; leave "
+            "the cache out."
+        )
+    return AnswerCache(file, fingerprint=fingerprint)
+
+
+class _Work:
+    """Asks what has not been answered yet.
+
+    Attributes:
+        seconds: wall time of the target's answers.
+        asked: requests that the target answered; `cached`: those from the cache.
+    """
+
+    def __init__(
+        self,
+        job: _Job,
+        target: Target,
+        samples: Samples,
+        cache: AnswerCache | None,
+        batch_size: int,
+    ):
+        self.job, self.samples = job, samples
+        self._target, self._cache, self._batch_size = target, cache, batch_size
+        self.seconds, self.asked, self.cached = 0.0, 0, 0
+
+    def run(self, *, visible: bool) -> None:
+        """Asks for all that is left."""
+        left = [n for n in range(len(self.job.docs)) if n not in self.samples.done]
+        # Texts of like length go together, which spares padding whatever the target is.
+        left.sort(key=lambda number: -_size(self.job.requests[number]))
+        chunk = max(_CHUNK, self._batch_size)
+        with progress_bar(self.job.suite.name, total=len(left), visible=visible) as advance:
+            for first in range(0, len(left), chunk):
+                numbers = left[first : first + chunk]
+                requests = [r for number in numbers for r in self.job.requests[number]]
+                answers = iter(self._answers(requests))
+                self.samples.add(
+                    [
+                        self._sample(number, [next(answers) for _ in self.job.requests[number]])
+                        for number in numbers
+                    ]
+                )
+                advance(len(numbers))
+
+    def _answers(self, requests: list[Request]) -> list[Answer]:
+        kind = self.job.kind.request
+        found: list[Answer | None] = [None] * len(requests)
+        if self._cache is not None:
+            found = self._cache.find(kind, requests)
+        missing = [number for number, answer in enumerate(found) if answer is None]
+        self.cached += len(requests) - len(missing)
+        if missing:
+            asked = [requests[number] for number in missing]
+            start = time.perf_counter()
+            given = self._target.ask(kind, asked, batch_size=self._batch_size)
+            self.seconds += time.perf_counter() - start
+            self.asked += len(asked)
+            for number, answer in zip(missing, given, strict=True):
+                found[number] = _checked(answer, kind, requests[number], self._target)
+            if self._cache is not None:
+                self._cache.keep(kind, asked, given)
+        return [answer for answer in found if answer is not None]
+
+    def _sample(self, number: int, answers: list[Answer]) -> Sample:
+        job = self.job
+        doc, requests = job.docs[number], job.requests[number]
+        row = job.kind.row(doc, job.suite, answers)
+        sample: Sample = {
+            "doc_id": number,
+            "doc": doc,
+            "target": row.get("expected"),
+            "arguments": requests,
+            "resps": answers,
+            "filtered_resps": row.get("predicted"),
+            "doc_hash": digest(doc),
+            "prompt_hash": digest(requests),
+            **{name: value for name, value in row.items() if name not in _ELSEWHERE},
+        }
+        if job.shots[number]:
+            sample["shots"] = job.shots[number]
+        return sample
+
+
+# Fields of a row that a sample holds under another name.
+_ELSEWHERE = ("expected", "predicted", "texts", "vectors")
+
+
+def _size(requests: Sequence[Request]) -> int:
+    return sum(len(text) for r in requests for text in r.values() if isinstance(text, str))
+
+
+def _checked(answer: Answer, kind: str, request: Request, target: Target) -> Answer:
+    """Gives an answer that holds what answers of its kind hold, and numbers that are numbers."""
+    wanted = ANSWERS[kind]
+    missing = [key for key in wanted if key not in answer]
+    if missing and not (kind == "classify" and "labels" in answer):
+        raise InputError(
+            f"{target.location} gave {sorted(answer)} to {kind!r}, without {missing}; it is no "
+            "model of that kind."
+        )
+    for key in ("logprob", "score"):
+        value = answer.get(key)
+        if isinstance(value, float) and value != value:
             raise InputError(
-                f"{target.location} gave example {index} the score {answer['score']}; "
+                f"{target.location} gave a {key} that is not a number for {str(request)[:200]}; "
                 "its weights or its export are damaged."
             )
-    return [answers[index] for index in range(len(texts))], seconds
+    return answer
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
+def rows_of(suite: Suite, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Gives what is known of each example, from its sample alone."""
+    kind = get_kind(suite.task)
+    return [kind.row(sample["doc"], suite, sample["resps"]) for sample in samples]
+
+
+def metrics_of(suite: Suite, rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
+    """Gives the suite's metrics over rows; those that do not apply are left out unless named."""
+    kind = get_kind(suite.task)
+    found = {}
+    for name in suite.metrics or METRIC_NAMES[suite.task]:
         try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+            found[name] = kind.metrics[name].compute(rows, suite, seed)
+        except InputError:
+            if name in suite.metrics:
+                raise
+    return found
 
 
-def _write(
-    output: Path, result: Result, examples: ClassificationData, answers: Sequence[Answer]
-) -> None:
-    """Writes both files into a new folder."""
-    with new_directory(output) as folder:
-        text = json.dumps(result.to_dict(), indent=2, ensure_ascii=False)
-        (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-        with (folder / "examples.jsonl").open("w", encoding="utf-8") as stream:
-            rows = zip(examples.texts, examples.labels, answers, strict=True)
-            for index, (text, label, answer) in enumerate(rows):
-                row = {"index": index, "text": text, "expected": label, **answer}
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+def _result(
+    work: _Work, target: Target, fingerprint: str | None, limit: int | None, seed: int
+) -> Result:
+    job = work.job
+    samples = [work.samples.done[number] for number in range(len(job.docs))]
+    rows = rows_of(job.suite, samples)
+    first = target.first_tokens(job.kind.request, job.requests[0][0])
+    truncated = sum("truncated" in answer for sample in samples for answer in sample["resps"])
+    return Result(
+        suite=job.suite.name,
+        version=job.suite.version,
+        task=job.suite.task,
+        n=len(job.docs),
+        original_n=job.original,
+        limit=limit,
+        shots=job.suite.shots.count,
+        metrics=metrics_of(job.suite, rows, seed=seed),
+        higher_is_better={
+            name: metric.higher_is_better for name, metric in job.kind.metrics.items()
+        },
+        labels=job.suite.labels or target.labels or [],
+        model={"kind": target.kind, "location": target.location, "sha256": fingerprint},
+        data={"source": job.source, "sha256": digest(job.docs)},
+        prompts_sha256=digest(job.requests),
+        first_tokens=first,
+        truncated=truncated,
+        seconds=work.seconds,
+        asked=work.asked,
+        cached=work.cached,
+        resumed=work.samples.resumed,
+        requests_per_second=work.asked / work.seconds if work.seconds else 0.0,
+        peak_memory_bytes=peak_memory(),
+        seed=seed,
+        warnings=_warnings(target, first, truncated),
+        versions=versions(),
+    )
+
+
+def _warnings(target: Target, first: list[int] | None, truncated: int) -> list[str]:
+    found = []
+    begin = getattr(target, "bos_id", None)
+    if first and begin is not None:
+        if first[:2] == [begin, begin]:
+            found.append("The first request begins with two tokens that begin a text.")
+        if getattr(target, "adds_bos", False) and first[0] != begin:
+            found.append("The first request lacks the token that begins a text.")
+    if truncated:
+        found.append(f"{truncated} requests lost their beginning: the model's context is short.")
+    return found
+
+
+def first_requests(suite: Suite, count: int) -> list[list[Request]]:
+    """Gives what a suite asks for its first examples."""
+    return _prepare(suite, None, count).requests if count else []

@@ -1,4 +1,4 @@
-"""Suites: YAML files that name the data, the labels and the metrics of an evaluation."""
+"""Suites: YAML files that name the data, the prompts and the metrics of an evaluation."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,8 +9,17 @@ from pydantic import AfterValidator, Field
 from llama_keras.records import Record, load_record, shipped_names
 
 SUITES = Path(__file__).parent / "suites"
-# The keys of metrics.METRICS, repeated so that reading a suite does not load scikit-learn.
-MetricName = Literal["accuracy", "f1", "micro_f1", "mcc"]
+# The keys of kinds.KINDS, repeated so that reading a suite loads nothing else.
+TaskName = Literal[
+    "text_classification",
+    "token_classification",
+    "question_answering",
+    "multiple_choice",
+    "cloze",
+    "perplexity",
+    "generation",
+    "retrieval",
+]
 
 
 def _no_repeats(names: list) -> list:
@@ -21,18 +30,68 @@ def _no_repeats(names: list) -> list:
 
 
 class SuiteData(Record):
-    """Where a suite's examples are; the fields are arguments of `data.load_classification`."""
+    """Where a suite's examples are, and what their columns are called."""
 
     source: str
     """A file, folder, `tfds:`, `package:` or `shared:` name."""
     split: str | None = None
     """The split of a folder or tfds set."""
-    text_column: str = "text"
-    """The column of the texts."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Of the file as it lies there; another file is refused."""
+    text_column: str | list[str] = "text"
+    """The column of the texts; of several the texts are joined by line breaks, or are a pair."""
     label_column: str = "label"
     """The column of the labels."""
+    names_column: str | None = None
+    """A JSON key with the list of names that a label counts in."""
+    pairs: bool = False
+    """For `text_classification`: each example is two texts."""
+    multi_label: bool = False
+    """For `text_classification`: a text has a list of labels."""
+    tag_scheme: Literal["IOB1", "IOB2", "IOBES"] = "IOB2"
+    """For `token_classification`: how the tags are written."""
+    word_separator: str | None = None
+    """For `token_classification`: stands between words; by default as the script has it."""
     data_dir: str | None = None
     """Where tfds sets are prepared."""
+    documents: str | None = None
+    """For `perplexity`: a regular expression; a line that it matches begins a new document."""
+
+
+class SuitePrompt(Record):
+    """How an example of a prompted task becomes text; `{key}` stands for the example's value."""
+
+    context: str = "{context}"
+    """What comes before what is scored or generated."""
+    target: str = "{target}"
+    """The right continuation, of `cloze` and `generation` and in worked examples."""
+    choices: str | list[str] = "choices"
+    """The key of the list of choices, or the choices themselves, the same for all examples."""
+    answer: str = "answer"
+    """The key of the right choice: its number from 0, or the choice itself."""
+    delimiter: str = " "
+    """Stands between context and continuation."""
+    separator: str = "\n\n"
+    """Stands between worked examples."""
+    until: list[str] = ["\n"]
+    """For `generation`: texts that end an answer."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """For `generation`: of an answer."""
+    chat: bool = False
+    """For `generation`: the context is a user's message, put through the chat template."""
+
+
+class SuiteShots(Record):
+    """Worked examples that stand before each prompt."""
+
+    count: int = Field(default=0, ge=0)
+    """So many."""
+    source: str | None = None
+    """Where they are drawn from; by default the suite's own examples, never the one asked."""
+    split: str | None = None
+    """The split of a folder or tfds set."""
+    seed: int = 0
+    """Of the draw; the same example gets the same shots whatever the limit is."""
 
 
 class Suite(Record):
@@ -42,17 +101,22 @@ class Suite(Record):
     """Its name in results."""
     description: str = ""
     """One line for people."""
-    task: Literal["text_classification"] = "text_classification"
+    version: int = 1
+    """Rises when its numbers no longer compare with earlier ones."""
+    task: TaskName = "text_classification"
     """The kind of answers."""
     data: SuiteData
     """The examples."""
     labels: Annotated[list[str], AfterValidator(_no_repeats)] | None = None
     """All labels that there are; left out, those of the data."""
-    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_no_repeats)] = [
-        "accuracy",
-        "f1",
-    ]
-    """What to compute."""
+    prompt: SuitePrompt = SuitePrompt()
+    """Of the prompted tasks: multiple choice, cloze, generation."""
+    shots: SuiteShots = SuiteShots()
+    """Worked examples."""
+    rule: Literal["squad", "cmrc"] = "squad"
+    """For `question_answering`: how answers are compared."""
+    metrics: Annotated[list[str], AfterValidator(_no_repeats)] = []
+    """What to compute; by default all that the task has."""
 
 
 def suite_names() -> list[str]:
@@ -66,4 +130,8 @@ def load_suite(suite: str | Path) -> Suite:
     Raises:
         InputError: There is no such suite, or a field is wrong; the message names its line.
     """
-    return load_record(Suite, suite, kind="suite", folder=SUITES)
+    loaded = load_record(Suite, suite, kind="suite", folder=SUITES)
+    from llama_keras.eval.kinds import check_metrics
+
+    check_metrics(loaded)
+    return loaded

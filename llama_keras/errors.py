@@ -1,4 +1,4 @@
-"""The two errors that people meet: a wrong input, a package that is missing."""
+"""The errors that people meet: a wrong input, a package that is missing, a server that is down."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class MissingDependencyError(ImportError):
     """An optional package is not installed; the message holds the install command."""
+
+
+class UnavailableError(RuntimeError):
+    """Something outside, such as a server, failed for now; what was done is kept to go on from."""

@@ -1,5 +1,6 @@
 """YAML files checked against a pydantic record: how recipes and suites are read."""
 
+import difflib
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,9 +68,11 @@ def _find(source: str | Path, kind: str, folder: Path) -> Path:
         return file
     names = shipped_names(folder)
     if str(source) not in names:
+        close = difflib.get_close_matches(str(source), names, n=1)
+        hint = f"did you mean {close[0]!r}? Else " if close else ""
         raise InputError(
-            f"There is no {kind} {str(source)!r}; name one of {names}, or give a file whose name "
-            "ends in .yaml."
+            f"There is no {kind} {str(source)!r}; {hint}name one of {names}, or give a file whose "
+            "name ends in .yaml."
         )
     return folder / f"{source}.yaml"
 

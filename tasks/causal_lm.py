@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
@@ -19,7 +20,12 @@ from llama_keras.tasks.compiled import Compiled
 from llama_keras.tasks.completion import Completion, Generation, check_stop
 from llama_keras.tasks.engines import EngineName, Engines
 from llama_keras.tasks.fine_tuned import FineTunedTask
-from llama_keras.tasks.likelihood import encode_pairs, log_likelihoods
+from llama_keras.tasks.likelihood import (
+    ScoredPair,
+    encode_pairs,
+    log_likelihoods,
+    rolling_pairs,
+)
 from llama_keras.tasks.objective_scores import ObjectiveScores
 from llama_keras.tasks.response_data import (
     is_conversation,
@@ -285,11 +291,42 @@ class CausalLM(ObjectiveScores, FineTunedTask):
         Raises:
             InputError: a pair is longer than the model's context, or its continuation is empty.
         """
+        return self.score_pairs(encode_pairs(self.tokenizer, pairs))
+
+    def loglikelihood_rolling(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+        """Gives how likely each text is, however long.
+
+        Args:
+            texts: documents; see `likelihood.rolling_pairs` for the windows over long ones.
+
+        Returns:
+            For each text the sum of its tokens' log-probabilities in nats, and their number.
+        """
         limit = self.backbone.config.max_sequence_length
-        scored = encode_pairs(self.tokenizer, pairs)
+        windows = [rolling_pairs(self.tokenizer, text, limit=limit) for text in texts]
+        scores = iter(self.score_pairs([pair for row in windows for pair in row]))
+        return [
+            (
+                math.fsum(next(scores)[0] for _ in row),
+                sum(len(pair.continuation) for pair in row),
+            )
+            for row in windows
+        ]
+
+    def score_pairs(self, pairs: Sequence[ScoredPair]) -> list[tuple[float, bool]]:
+        """Gives what `loglikelihood` gives, for token ids.
+
+        Pairs with the same context are scored together: the context is read once.
+
+        Raises:
+            InputError: a pair is longer than the model's context.
+        """
         engine = self._engines.get("keras")
         return log_likelihoods(
-            scored, hidden_at=engine.hidden_at, score_tokens=engine.score_tokens, limit=limit
+            pairs,
+            hidden_at=engine.hidden_at,
+            score_tokens=engine.score_tokens,
+            limit=self.backbone.config.max_sequence_length,
         )
 
     def get_config(self):

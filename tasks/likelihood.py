@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from llama_keras.errors import InputError
+from llama_keras.layers.masking import SHARED_SEGMENT
 from llama_keras.models.generation import rounded_length
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Tokens of one forward pass, padding included.
 _BATCH_TOKENS = 2048
+# Tokens after which the continuations of one context go on in another row.
+_ROW_TOKENS = 1024
 # Places of one product with the vocabulary: 512 × 128,256 float32 logits are 250 MiB.
 _BLOCK = 512
 
@@ -73,6 +76,33 @@ def _moved_spaces(index: int, pair: tuple[str, str]) -> tuple[str, str]:
     return kept, context[len(kept) :] + continuation
 
 
+def rolling_pairs(tokenizer: Tokenizer, text: str, *, limit: int) -> list[ScoredPair]:
+    """Gives the windows that score each token of a text once.
+
+    They are lm-evaluation-harness's (`get_rolling_token_windows` with one token of context): each
+    window scores what comes after the last one, the first after the token that begins a text (or
+    the one that ends it); the last is filled up to `limit` tokens with what stands before it.
+
+    Args:
+        tokenizer: the model's.
+        text: one document; one without tokens has no windows.
+        limit: the model's context, in tokens.
+    """
+    begin = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
+    start = tokenizer.pad_id if begin is None else begin
+    ids = tokenizer.encode([text])[0]
+    if ids[:1] == [tokenizer.bos_id]:
+        ids = ids[1:]
+    first = min(limit, len(ids))
+    pairs = [ScoredPair([start], ids[:first])] if ids else []
+    while first < len(ids):
+        last = min(first + limit, len(ids))
+        before = last - limit - 1
+        pairs.append(ScoredPair(ids[before:first], ids[first:last]))
+        first = last
+    return pairs
+
+
 def log_likelihoods(
     pairs: Sequence[ScoredPair], *, hidden_at: Callable, score_tokens: Callable, limit: int
 ) -> list[tuple[float, bool]]:
@@ -94,9 +124,10 @@ def log_likelihoods(
                 "and the last of the continuation is not read. Shorten it."
             )
     results: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
-    for group in _groups(pairs):
-        token_ids, places, targets = _arrays([pairs[index] for index in group])
-        hidden = hidden_at(ops.convert_to_tensor(token_ids), ops.convert_to_tensor(places))
+    for rows in _batches(_shared_rows(pairs)):
+        batch = _arrays(rows)
+        targets = batch.pop("targets")
+        hidden = hidden_at(*(ops.convert_to_tensor(array) for array in batch.values()))
         blocks = [
             score_tokens(hidden[at : at + _BLOCK], ops.convert_to_tensor(targets[at : at + _BLOCK]))
             for at in range(0, len(targets), _BLOCK)
@@ -106,40 +137,88 @@ def log_likelihoods(
             for part in (0, 1)
         )
         start = 0
-        for index in group:
-            end = start + len(pairs[index].continuation)
+        for index, continuation in (item for row in rows for item in row.continuations):
+            end = start + len(continuation)
             total = float(np.sum(values[start:end], dtype="float64"))
             results[index] = (total, bool(np.all(greedy[start:end])))
             start = end
     return results
 
 
-def _groups(pairs: Sequence[ScoredPair]) -> Iterator[list[int]]:
-    """Gives the pairs' indices in batches of like length, the longest first.
+@dataclasses.dataclass
+class _Row:
+    """A context and all that is asked to follow it: the context is read once.
 
-    Batches have 1, 2, 4, … rows, so that few shapes occur and no row is a filler.
+    Attributes:
+        context: ids.
+        continuations: (number of the pair, ids) of each.
     """
-    by_length: dict[int, list[int]] = {}
+
+    context: list[int]
+    continuations: list[tuple[int, list[int]]]
+
+    def __len__(self) -> int:
+        return len(self.context) + sum(len(ids) - 1 for _, ids in self.continuations)
+
+
+def _shared_rows(pairs: Sequence[ScoredPair]) -> list[_Row]:
+    """Gives pairs of one context together, as far as `_ROW_TOKENS` allow."""
+    open_rows: dict[tuple[int, ...], _Row] = {}
+    rows = []
     for index, pair in enumerate(pairs):
-        by_length.setdefault(rounded_length(len(pair.inputs)), []).append(index)
-    for length, indices in sorted(by_length.items(), reverse=True):
-        while indices:
-            most = max(1, min(len(indices), _BATCH_TOKENS // length))
-            rows = 1 << (most.bit_length() - 1)
-            yield indices[:rows]
-            indices = indices[rows:]
+        key = tuple(pair.context)
+        row = open_rows.get(key)
+        if row is None or len(row) + len(pair.continuation) > _ROW_TOKENS:
+            row = open_rows[key] = _Row(pair.context, [])
+            rows.append(row)
+        row.continuations.append((index, pair.continuation))
+    return rows
 
 
-def _arrays(pairs: Sequence[ScoredPair]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gives token ids `(B, T)`, places and targets; the latter filled up to a rounded length."""
-    length = rounded_length(max(len(pair.inputs) for pair in pairs))
-    token_ids = np.zeros((len(pairs), length), "int32")
+def _batches(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    """Gives batches of like length, the longest first, of 1, 2, 4, … rows: few shapes occur."""
+    ordered = sorted(rows, key=len, reverse=True)
+    while ordered:
+        most = max(1, min(len(ordered), _BATCH_TOKENS // _rounded(len(ordered[0]))))
+        count = 1 << (most.bit_length() - 1)
+        yield ordered[:count]
+        ordered = ordered[count:]
+
+
+def _rounded(length: int) -> int:
+    step = 16 if length <= 256 else 64
+    return -(-length // step) * step
+
+
+def _arrays(rows: Sequence[_Row]) -> dict[str, np.ndarray]:
+    """Gives what `hidden_at` takes, in its order, and the targets of the places.
+
+    A row is its context, then each continuation without its last token, as segments that see the
+    context and themselves, each at the positions that it would have alone.
+    """
+    length = _rounded(max(map(len, rows)))
+    token_ids, segments, positions = (np.zeros((len(rows), length), "int32") for _ in range(3))
     places: list[int] = []
     targets: list[int] = []
-    for row, pair in enumerate(pairs):
-        token_ids[row, : len(pair.inputs)] = pair.inputs
-        first = row * length + len(pair.context) - 1
-        places += range(first, first + len(pair.continuation))
-        targets += pair.continuation
+    for number, row in enumerate(rows):
+        at = len(row.context)
+        token_ids[number, :at] = row.context
+        segments[number, :at] = SHARED_SEGMENT
+        positions[number, :at] = range(at)
+        for segment, (_, ids) in enumerate(row.continuations, start=1):
+            end, first = at + len(ids) - 1, len(row.context)
+            token_ids[number, at:end] = ids[:-1]
+            segments[number, at:end] = segment
+            positions[number, at:end] = range(first, first + len(ids) - 1)
+            places.append(number * length + first - 1)
+            places += range(number * length + at, number * length + end)
+            targets += ids
+            at = end
     filler = [0] * (rounded_length(len(targets)) - len(targets))
-    return token_ids, np.array(places + filler, "int32"), np.array(targets + filler, "int32")
+    return {
+        "token_ids": token_ids,
+        "places": np.array(places + filler, "int32"),
+        "segment_ids": segments,
+        "positions": positions,
+        "targets": np.array(targets + filler, "int32"),
+    }

@@ -24,14 +24,24 @@ class GoodTarget:
 
     kind = "toy"
     location = "toy"
+    requests = frozenset({"classify"})
     labels: list[str] | None = ["negative", "positive"]
+    sha256: str | None = "0" * 64
 
-    def classify(self, texts):
+    def __init__(self):
+        self.asked: list[list[str]] = []
+
+    def ask(self, kind, requests, *, batch_size=32):
+        texts = [request["text"] for request in requests]
+        self.asked.append(texts)
         return [
             {"label": "positive" if "good" in text else "negative", "score": 0.75} for text in texts
         ]
 
     def fingerprint(self):
+        return self.sha256
+
+    def first_tokens(self, kind, request):
         return None
 
 

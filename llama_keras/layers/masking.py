@@ -26,6 +26,10 @@ def _prefix(rows, columns, prefix):
 MASK_MODES = {"causal": _causal, "bidirectional": _bidirectional, "prefix": _prefix}
 
 
+# The segment of tokens that every segment of their row may look at, and that look at none of them.
+SHARED_SEGMENT = -1
+
+
 def check_mask_mode(mode: str) -> str:
     """Gives `mode` back when it is known, else raises `InputError` with the known ones."""
     if mode not in MASK_MODES:
@@ -82,7 +86,8 @@ class AttentionBias(keras.layers.Layer):
         token_ids: int `(B, T)`; only its shape is used.
         padding_mask: optional bool or int `(B, T)`, true for real tokens; padding may stand on
             either side.
-        segment_ids: optional int `(B, T)`; a token sees only its own segment (packed rows).
+        segment_ids: optional int `(B, T)`; a token sees only its own segment (packed rows), and
+            that of `SHARED_SEGMENT`.
         prefix_mask: bool or int `(B, T)`, true for the tokens of the prefix, in each segment its
             own; needed by, and only by, `"prefix"`.
 
@@ -105,7 +110,8 @@ class AttentionBias(keras.layers.Layer):
             mask = ops.logical_and(mask, ops.cast(padding_mask, "bool")[:, None, None, :])
         if segment_ids is not None:
             same = ops.equal(segment_ids[:, :, None], segment_ids[:, None, :])
-            mask = ops.logical_and(mask, same[:, None])
+            shared = ops.equal(segment_ids, SHARED_SEGMENT)[:, None, :]
+            mask = ops.logical_and(mask, ops.logical_or(same, shared)[:, None])
         return additive(mask, self.compute_dtype)
 
     def compute_output_spec(self, token_ids, padding_mask=None, segment_ids=None, prefix_mask=None):

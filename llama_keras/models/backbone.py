@@ -30,7 +30,8 @@ class LlamaBackbone(keras_hub.models.Backbone):
     Inputs, a dict of `(B, T)` tensors:
         token_ids: int32.
         padding_mask: bool or int, true for real tokens; padding may stand on either side.
-        segment_ids: optional int32; tokens of a packed row see only their own segment.
+        segment_ids: optional int32; tokens of a packed row see only their own segment, and tokens
+            of the segment `layers.masking.SHARED_SEGMENT`.
         positions: optional int32; by default counted from 0 in each text or segment.
         prefix_mask: bool or int, true for the tokens that see each other both ways (in a packed
             row, those of each segment); with `attention_mask="prefix"` needed, else refused.

@@ -6,20 +6,22 @@ Axes: B batch, T tokens, N scored places, E model width, V vocabulary.
 from keras import ops
 
 
-def hidden_at(backbone, token_ids, places):
+def hidden_at(backbone, token_ids, places, segment_ids=None, positions=None):
     """Gives the backbone's output at some places.
 
     Args:
         backbone: a causal `LlamaBackbone`.
         token_ids: int32 `(B, T)`, padded on the right, if at all: no token looks there.
         places: int32 `(N,)`, `row * T + column` of each.
+        segment_ids, positions: int32 `(B, T)`, see `LlamaBackbone`; both or neither.
 
     Returns:
         `(N, E)`.
     """
-    hidden = backbone(
-        {"token_ids": token_ids, "padding_mask": ops.ones_like(token_ids)}, training=False
-    )
+    rows = {"padding_mask": ops.ones_like(token_ids)}
+    if segment_ids is not None:
+        rows |= {"segment_ids": segment_ids, "positions": positions}
+    hidden = backbone({"token_ids": token_ids, **rows}, training=False)
     return ops.take(ops.reshape(hidden, (-1, backbone.config.hidden_dim)), places, axis=0)
 
 

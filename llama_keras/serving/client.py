@@ -2,7 +2,7 @@
 
 import base64
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -98,6 +98,25 @@ class Client:
             rows += [self._row(value, signature) for value in predictions]
         return rows
 
+    def run(self, signature: str, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """Return the outputs of a signature by name, each with one row a row of the inputs.
+
+        Args:
+            signature: its name.
+            columns: input name to values, TF Serving's `inputs` form.
+
+        Raises:
+            ServingError: no connection, no answer in time, or an error of the server.
+        """
+        body = {"signature_name": signature, "inputs": columns}
+        answer = self._request("POST", f"{self.url}:predict", json=body)
+        if "outputs" not in answer:
+            raise ServingError(f"{self.url} sent no outputs; is it a TF Serving REST endpoint?")
+        outputs = answer["outputs"]
+        if not isinstance(outputs, dict) or set(outputs) == {"b64"}:
+            outputs = {self._single_output(signature): outputs}
+        return {name: _decode(value) for name, value in outputs.items()}
+
     def status(self) -> list[dict[str, Any]]:
         """Return the state of each version, as TF Serving's status call gives it."""
         return self._request("GET", self.url).get("model_version_status", [])
@@ -135,7 +154,7 @@ class Client:
     def _model_url(self, target: str) -> str:
         parts = urlsplit(target)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ServingError(
+            raise InputError(
                 f"{target!r} is not a server's URL; write http://HOST:PORT/v1/models/NAME."
             )
         path = parts.path.rstrip("/")
@@ -145,7 +164,7 @@ class Client:
         if "/v1/models/" in path:
             return server + path
         if path not in ("", "/v1", "/v1/models"):
-            raise ServingError(f"{target} is not a model's URL; write {server}/v1/models/NAME.")
+            raise InputError(f"{target} is not a model's URL; write {server}/v1/models/NAME.")
         return f"{server}/v1/models/{quote(self._only_model(server))}"
 
     def _only_model(self, server: str) -> str:

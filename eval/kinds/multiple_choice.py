@@ -1,0 +1,114 @@
+"""Suites with `task: multiple_choice`: the likeliest continuation is the answer.
+
+`acc`, `acc_norm` and `acc_bytes` are those of lm-evaluation-harness (`api/task.py`,
+`process_results`): the sum of log-probabilities alone, divided by the characters of the choice, by
+its UTF-8 bytes; the delimiter counts in none. The first of equals wins, as in `numpy.argmax`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llama_keras.errors import InputError
+from llama_keras.eval.kinds.kind import (
+    EvalKind,
+    MetricKind,
+    Row,
+    filled,
+    json_docs,
+    mean_of,
+    with_shots,
+)
+from llama_keras.eval.requests import Answer, Doc, Request
+from llama_keras.eval.suite import Suite
+
+
+def choices_of(doc: Doc, suite: Suite) -> list[str]:
+    """Gives the choices of an example.
+
+    Raises:
+        InputError: there are fewer than two, or they are no texts.
+    """
+    named = suite.prompt.choices
+    choices = named if isinstance(named, list) else doc.get(named)
+    if not isinstance(choices, list) or len(choices) < 2 or not all(map(_is_text, choices)):
+        raise InputError(
+            f"{suite.name}: prompt.choices={named!r} must name a list of at least two texts; "
+            f"received {choices!r}."
+        )
+    return choices
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def gold_of(doc: Doc, suite: Suite) -> int:
+    """Gives the number of the right choice.
+
+    Raises:
+        InputError: the example has none, or one that is not among its choices.
+    """
+    choices, answer = choices_of(doc, suite), doc.get(suite.prompt.answer)
+    if isinstance(answer, str) and answer in choices:
+        return choices.index(answer)
+    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
+        return answer
+    raise InputError(
+        f"{suite.name}: the right choice {suite.prompt.answer}={answer!r} is none of {choices}."
+    )
+
+
+def _requests(doc: Doc, suite: Suite, shots: Sequence[Doc]) -> list[Request]:
+    gold_of(doc, suite)
+
+    def solved(shot: Doc) -> str:
+        right = choices_of(shot, suite)[gold_of(shot, suite)]
+        return filled(suite.prompt.context, shot, suite) + suite.prompt.delimiter + right
+
+    context = with_shots(suite, shots, solved, filled(suite.prompt.context, doc, suite))
+    return [
+        {"context": context, "continuation": suite.prompt.delimiter + choice}
+        for choice in choices_of(doc, suite)
+    ]
+
+
+def _row(doc: Doc, suite: Suite, answers: Sequence[Answer]) -> Row:
+    choices, gold = choices_of(doc, suite), gold_of(doc, suite)
+    logprobs = np.array([answer["logprob"] for answer in answers], "float64")
+    by_characters = logprobs / [len(choice) for choice in choices]
+    by_bytes = logprobs / [len(choice.encode("utf-8", "surrogatepass")) for choice in choices]
+    best = int(np.argmax(logprobs))
+    shares = np.exp(logprobs - logprobs.max())
+    return {
+        "expected": choices[gold],
+        "predicted": choices[best],
+        "acc": float(best == gold),
+        "acc_norm": float(np.argmax(by_characters) == gold),
+        "acc_bytes": float(np.argmax(by_bytes) == gold),
+        "choice_perplexity": float(-np.log(max(shares[gold] / shares.sum(), 1e-300))),
+        "confidence": float(shares[best] / shares.sum()),
+    }
+
+
+def _choice_perplexity(rows, suite, seed):
+    from dataclasses import replace
+
+    metric = mean_of("choice_perplexity")(rows, suite, seed)
+    values = {name: float(np.exp(getattr(metric, name))) for name in ("value", "low", "high")}
+    return replace(metric, **values)
+
+
+KIND = EvalKind(
+    request="loglikelihood",
+    load=json_docs,
+    requests=_requests,
+    row=_row,
+    metrics={
+        "acc": MetricKind(mean_of("acc")),
+        "acc_norm": MetricKind(mean_of("acc_norm")),
+        "acc_bytes": MetricKind(mean_of("acc_bytes")),
+        "choice_perplexity": MetricKind(_choice_perplexity, higher_is_better=False),
+    },
+    prompted=True,
+)

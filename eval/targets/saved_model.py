@@ -1,0 +1,44 @@
+"""An exported SavedModel, loaded by TensorFlow and TF-Text alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_keras.eval.requests import Answer, Request
+from llama_keras.eval.targets.fingerprints import file_fingerprint
+from llama_keras.eval.targets.signatures import USES, answers_of, requests_of, signature_of
+
+
+class SavedModelTarget:
+    """The newest version in a folder, or the version itself."""
+
+    kind = "saved_model"
+
+    def __init__(self, directory: str | Path):
+        from llama_keras.serving.local import SavedModel
+        from llama_keras.serving.manifest import read_manifest
+
+        self._model = SavedModel(directory)
+        self._folder = self._model.folder.path
+        self.location = str(self._folder)
+        manifest = read_manifest(self._folder)
+        self.labels: list[str] | None = list(manifest.labels) or None
+        self.requests = requests_of(self._model.signatures)
+
+    def ask(self, kind: str, requests: Sequence[Request], *, batch_size: int = 32) -> list[Answer]:
+        """Gives one answer a request, in order; see `requests.Target`."""
+        signature = signature_of(kind, self._model.signatures)
+        answers: list[Answer] = []
+        for start in range(0, len(requests), batch_size):
+            part = requests[start : start + batch_size]
+            outputs = self._model.run(signature, **USES[kind].columns(part))
+            answers += answers_of(kind, outputs, len(part), self.labels, self.location)
+        return answers
+
+    def fingerprint(self) -> str:
+        """Gives the SHA-256 of the graph and the weights."""
+        weights = sorted(self._folder.glob("variables/*"))
+        return file_fingerprint([self._folder / "saved_model.pb", *weights])
+
+    def first_tokens(self, kind: str, request: Request) -> None:
+        """Gives None: the tokens stay in the graph."""
+        return None

@@ -1,0 +1,167 @@
+"""How requests become inputs of an export's signatures, and outputs answers.
+
+The same for a SavedModel in this process and behind a server: what differs is who runs it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llama_keras.errors import InputError
+from llama_keras.eval.requests import Answer, Request
+
+Columns = dict[str, list[Any]]
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SignatureUse:
+    """How a kind of request uses a signature.
+
+    Attributes:
+        name: of the signature.
+        columns: from requests, its inputs.
+        answer: from one row of its outputs and the model's labels, the answer.
+    """
+
+    name: str
+    columns: Callable[[Sequence[Request]], Columns]
+    answer: Callable[[Values, list[str] | None], Answer]
+
+
+def _texts(requests: Sequence[Request]) -> Columns:
+    if isinstance(requests[0]["text"], str):
+        return {"text": [request["text"] for request in requests]}
+    pairs = zip(*(request["text"] for request in requests), strict=True)
+    return dict(zip(("text", "text_pair"), map(list, pairs), strict=True))
+
+
+def _keys(*keys: str) -> Callable[[Sequence[Request]], Columns]:
+    return lambda requests: {key: [request[key] for request in requests] for key in keys}
+
+
+def _class(row: Values, labels: list[str] | None) -> Answer:
+    scores = [float(score) for score in row["scores"]]
+    if "chosen" not in row:
+        answer = {"label": _text(row["label"]), "score": float(row["score"])}
+        if labels is not None:
+            answer["scores"] = dict(zip(labels, scores, strict=True))
+        return answer
+    if labels is None:
+        raise InputError(
+            "A server of lists of labels does not tell their names; measure the export's folder."
+        )
+    chosen = [label for label, taken in zip(labels, row["chosen"], strict=True) if taken]
+    return {"labels": chosen, "scores": dict(zip(labels, scores, strict=True))}
+
+
+def _entities(row: Values, labels: list[str] | None) -> Answer:
+    keys = ("entity", "label", "start", "end", "score")
+    found = zip(*(list(row[key])[: int(row["count"])] for key in keys), strict=True)
+    return {
+        "entities": [
+            {
+                "text": _text(text),
+                "label": _text(label),
+                "start": int(start),
+                "end": int(end),
+                "score": float(score),
+            }
+            for text, label, start, end, score in found
+        ]
+    }
+
+
+def _span(row: Values, labels: list[str] | None) -> Answer:
+    return {
+        "text": _text(row["answer"]),
+        "start": int(row["start"]),
+        "end": int(row["end"]),
+        "score": float(row["score"]),
+    }
+
+
+def _vector(row: Values, labels: list[str] | None) -> Answer:
+    return {"embedding": [float(x) for x in row["embedding"]]}
+
+
+def _logprob(row: Values, labels: list[str] | None) -> Answer:
+    # The signature does not tell how many tokens it scored.
+    return {
+        "logprob": float(row["log_probability"]),
+        "is_greedy": bool(row["is_greedy"]),
+        "num_tokens": None,
+    }
+
+
+def _generated(row: Values, labels: list[str] | None) -> Answer:
+    return {"text": _text(row["text"]), "finish_reason": _text(row["finish_reason"])}
+
+
+def _prompts(requests: Sequence[Request]) -> Columns:
+    if any(request.get("chat") for request in requests):
+        raise InputError("An export takes prompts, no conversations; leave prompt.chat out.")
+    count = max(len(request["until"]) for request in requests)
+    return {
+        "prompt": [request["prompt"] for request in requests],
+        "max_new_tokens": [request["max_new_tokens"] for request in requests],
+        "top_k": [0] * len(requests),
+        "temperature": [0.0] * len(requests),
+        "top_p": [1.0] * len(requests),
+        "seed": [0] * len(requests),
+        # "" is no stop string; a column of none still needs a width that all rows share.
+        "stop": [
+            [*request["until"], *[""] * (count - len(request["until"]))] for request in requests
+        ],
+    }
+
+
+# Kind of request -> what answers it.
+USES: dict[str, SignatureUse] = {
+    "classify": SignatureUse("classify", _texts, _class),
+    "tag": SignatureUse("tag", _texts, _entities),
+    "answer": SignatureUse("answer", _keys("question", "context"), _span),
+    "embed": SignatureUse("embed", _texts, _vector),
+    "loglikelihood": SignatureUse("score", _keys("context", "continuation"), _logprob),
+    "generate_until": SignatureUse("generate", _prompts, _generated),
+}
+
+
+def requests_of(signatures: Iterable[str]) -> frozenset[str]:
+    """Gives the kinds of requests that a model with these signatures answers.
+
+    A model without one of ours that has `serving_default` is asked to classify.
+    """
+    names = set(signatures)
+    found = {kind for kind, use in USES.items() if use.name in names}
+    return frozenset(found or ({"classify"} if "serving_default" in names else ()))
+
+
+def signature_of(kind: str, signatures: Iterable[str]) -> str:
+    """Gives the name of the signature that answers a kind of request."""
+    name = USES[kind].name
+    return name if name in set(signatures) else "serving_default"
+
+
+def answers_of(
+    kind: str, outputs: Mapping[str, Any], count: int, labels: list[str] | None, location: str
+) -> list[Answer]:
+    """Gives the answers from columns of outputs, each with one row a request.
+
+    Raises:
+        InputError: an output lacks, or has another number of rows.
+    """
+    rows = [{name: column[row] for name, column in outputs.items()} for row in range(count)]
+    try:
+        return [USES[kind].answer(row, labels) for row in rows]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{location} does not answer {kind!r} requests as exports of this project do: it gave "
+            f"{sorted(outputs)} ({type(error).__name__}: {error})."
+        ) from None
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
