@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
@@ -20,12 +19,7 @@ from llama_keras.tasks.compiled import Compiled
 from llama_keras.tasks.completion import Completion, Generation, check_stop
 from llama_keras.tasks.engines import EngineName, Engines
 from llama_keras.tasks.fine_tuned import FineTunedTask
-from llama_keras.tasks.likelihood import (
-    ScoredPair,
-    encode_pairs,
-    log_likelihoods,
-    rolling_pairs,
-)
+from llama_keras.tasks.likelihood_scores import LikelihoodScores
 from llama_keras.tasks.objective_scores import ObjectiveScores
 from llama_keras.tasks.response_data import (
     is_conversation,
@@ -42,7 +36,7 @@ PerRow = float | Sequence[float]
 
 
 @keras.saving.register_keras_serializable(package="llama_keras")
-class CausalLM(ObjectiveScores, FineTunedTask):
+class CausalLM(LikelihoodScores, ObjectiveScores, FineTunedTask):
     """A Llama that continues text, and learns to from texts, responses or conversations.
 
     As a Keras model it maps token ids and padding mask `(B, T)` to logits `(B, T, V)`, or, given
@@ -274,60 +268,6 @@ class CausalLM(ObjectiveScores, FineTunedTask):
         is_text = isinstance(prompt, str)
         ids = self._encode([prompt])[0] if is_text else self.tokenizer.encode_chat(prompt)
         return self._stream(ids, _per_row(1, **settings), check_stop(stop), engine)
-
-    def loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """Gives how likely each continuation is after its context.
-
-        Texts become tokens as in lm-evaluation-harness, see `likelihood.encode_pairs`; the
-        log-softmax is float32.
-
-        Args:
-            pairs: (context, continuation) strings.
-
-        Returns:
-            For each pair the sum of the continuation's log-probabilities in nats, and whether
-            greedy decoding would give just this continuation.
-
-        Raises:
-            InputError: a pair is longer than the model's context, or its continuation is empty.
-        """
-        return self.score_pairs(encode_pairs(self.tokenizer, pairs))
-
-    def loglikelihood_rolling(self, texts: Sequence[str]) -> list[tuple[float, int]]:
-        """Gives how likely each text is, however long.
-
-        Args:
-            texts: documents; see `likelihood.rolling_pairs` for the windows over long ones.
-
-        Returns:
-            For each text the sum of its tokens' log-probabilities in nats, and their number.
-        """
-        limit = self.backbone.config.max_sequence_length
-        windows = [rolling_pairs(self.tokenizer, text, limit=limit) for text in texts]
-        scores = iter(self.score_pairs([pair for row in windows for pair in row]))
-        return [
-            (
-                math.fsum(next(scores)[0] for _ in row),
-                sum(len(pair.continuation) for pair in row),
-            )
-            for row in windows
-        ]
-
-    def score_pairs(self, pairs: Sequence[ScoredPair]) -> list[tuple[float, bool]]:
-        """Gives what `loglikelihood` gives, for token ids.
-
-        Pairs with the same context are scored together: the context is read once.
-
-        Raises:
-            InputError: a pair is longer than the model's context.
-        """
-        engine = self._engines.get("keras")
-        return log_likelihoods(
-            pairs,
-            hidden_at=engine.hidden_at,
-            score_tokens=engine.score_tokens,
-            limit=self.backbone.config.max_sequence_length,
-        )
 
     def get_config(self):
         """Gives the arguments of the constructor."""

@@ -20,6 +20,9 @@ def register(app: typer.Typer) -> None:
         ] = None,
         host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
         port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8501,
+        grpc_port: Annotated[
+            int | None, typer.Option(help="Serve gRPC on this port, too (TF Serving's is 8500).")
+        ] = None,
         max_request_bytes: Annotated[int, typer.Option(help="Larger requests are refused.")] = 32
         * 2**20,
     ) -> None:
@@ -27,7 +30,12 @@ def register(app: typer.Typer) -> None:
         from ..serving.server import ModelServer
 
         server = ModelServer(
-            directory, name=name, host=host, port=port, max_request_bytes=max_request_bytes
+            directory,
+            name=name,
+            host=host,
+            port=port,
+            max_request_bytes=max_request_bytes,
+            grpc_port=grpc_port,
         )
         print(server.banner(), flush=True)
         if not host.startswith(_LOOPBACK):

@@ -131,7 +131,7 @@ def _load(path: Path) -> Any:
 
 def _array(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
     try:
-        array = _strings(value) if spec.dtype == "string" else np.asarray(value, _numpy_type(spec))
+        array = as_array(value, spec.dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"Input {name!r} does not convert to {spec.dtype}: {error}.") from None
     if not spec.accepts(array.shape):
@@ -142,10 +142,18 @@ def _array(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
     return array
 
 
-def _numpy_type(spec: TensorSpec) -> Any:
-    return {"float": np.float32, "double": np.float64, "half": np.float16}.get(
-        spec.dtype, spec.dtype
-    )
+def as_array(value: Any, dtype: str) -> np.ndarray:
+    """Return values as an array of TensorFlow's type; strings as `bytes` (dtype object).
+
+    Raises:
+        TypeError, ValueError, OverflowError: they do not convert.
+    """
+    return _strings(value) if dtype == "string" else np.asarray(value, numpy_type(dtype))
+
+
+def numpy_type(dtype: str) -> Any:
+    """Return NumPy's type of TensorFlow's lower-case name."""
+    return {"float": np.float32, "double": np.float64, "half": np.float16}.get(dtype, dtype)
 
 
 def _strings(value: Any) -> np.ndarray:

@@ -74,6 +74,7 @@ class ModelServer:
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         max_request_bytes: int = MAX_REQUEST_BYTES,
+        grpc_port: int | None = None,
     ):
         """Take the port and load the model; serving starts with `run`.
 
@@ -83,6 +84,7 @@ class ModelServer:
             host: address to listen on; loopback unless told otherwise.
             port: 0 takes a free one.
             max_request_bytes: larger bodies get status 413.
+            grpc_port: serve gRPC there, too (0: a free one); None does not.
 
         Raises:
             InputError: no model there, it does not load, or the port is taken.
@@ -91,12 +93,13 @@ class ModelServer:
         read_saved_model(folder.path)
         self.name, self.version = folder.name, folder.version
         self._socket = _listen(host, port)
+        address = f"[{host}]" if ":" in host else host
         try:
             self._model = SavedModel(folder.path)
+            self._grpc = self._grpc_server(address, grpc_port, max_request_bytes)
         except BaseException:
             self._socket.close()
             raise
-        address = f"[{host}]" if ":" in host else host
         base = f"http://{address}:{self._socket.getsockname()[1]}"
         self.url = f"{base}/v1/models/{quote(self.name)}"
         self._max_request_bytes = max_request_bytes
@@ -114,10 +117,36 @@ class ModelServer:
             # uvicorn raises the signal again once it has stopped; stopping is not a failure.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)
+        if self._grpc is not None:
+            self._grpc.start()
         try:
             self._uvicorn.run(sockets=[self._socket])
         finally:
+            if self._grpc is not None:
+                self._grpc.stop()
             self._socket.close()
+
+    def _grpc_server(self, address: str, port: int | None, max_request_bytes: int) -> Any:
+        if port is None:
+            return None
+        from .grpc_server import GrpcServer
+
+        return GrpcServer(
+            self._model,
+            name=self.name,
+            version=self.version,
+            address=f"{address}:{port}",
+            max_request_bytes=max_request_bytes,
+            workers=max(2, os.cpu_count() or 2),
+        )
+
+    @property
+    def grpc_url(self) -> str | None:
+        """The model's address for `grpc_client.GrpcClient`, None where gRPC is not served."""
+        if self._grpc is None:
+            return None
+        host = self.url.split("/")[2].rsplit(":", 1)[0]
+        return f"grpc://{host}:{self._grpc.port}/{quote(self.name)}"
 
     def stop(self) -> None:
         """Ask the server to finish; `run` returns when it has."""
@@ -137,6 +166,7 @@ class ModelServer:
         return "\n".join(
             [
                 f"Serving {self.name} version {self.version} at {self.url}",
+                *([] if self._grpc is None else [f"  and over gRPC at {self.grpc_url}"]),
                 *signatures,
                 "Try it:",
                 f"  {self._example_call()}",
@@ -282,7 +312,14 @@ def serve_in_background(directory: str | Path, *, port: int = 0, **options: Any)
     Yields:
         The model's URL, for `client.predict`.
     """
-    server = ModelServer(directory, port=port, **options)
+    with running_server(directory, port=port, **options) as server:
+        yield server.url
+
+
+@contextmanager
+def running_server(directory: str | Path, **options: Any) -> Iterator[ModelServer]:
+    """Do as `serve_in_background`, but yield the server."""
+    server = ModelServer(directory, **options)
     thread = threading.Thread(target=server.run, name="model-server", daemon=True)
     thread.start()
     try:
@@ -290,7 +327,7 @@ def serve_in_background(directory: str | Path, *, port: int = 0, **options: Any)
             if not thread.is_alive():
                 raise RuntimeError("The model server stopped before it had started.")
             thread.join(0.01)
-        yield server.url
+        yield server
     finally:
         server.stop()
         thread.join()

@@ -2,7 +2,7 @@
 
 The messages of `saved_model.pb` are declared here with the field numbers of TensorFlow's protos
 (tensorflow/core/protobuf/{saved_model,meta_graph}.proto), only the fields that serving needs;
-protobuf skips the others. A private descriptor pool keeps them apart from TensorFlow's own.
+protobuf skips the others.
 """
 
 from dataclasses import dataclass
@@ -10,26 +10,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from ..errors import InputError
+from .messages import DTYPES, message_classes
 
 SAVED_MODEL_FILE = "saved_model.pb"
 DEFAULT_SIGNATURE = "serving_default"
 _PACKAGE = "llama_keras.saved_model"
 _SERVE_TAG = "serve"
-# DT_* number -> name (tensorflow/core/framework/types.proto).
-_DTYPES = {
-    0: "INVALID", 1: "FLOAT", 2: "DOUBLE", 3: "INT32", 4: "UINT8", 5: "INT16", 6: "INT8",
-    7: "STRING", 8: "COMPLEX64", 9: "INT64", 10: "BOOL", 11: "QINT8", 12: "QUINT8", 13: "QINT32",
-    14: "BFLOAT16", 15: "QINT16", 16: "QUINT16", 17: "UINT16", 18: "COMPLEX128", 19: "HALF",
-    20: "RESOURCE", 21: "VARIANT", 22: "UINT32", 23: "UINT64", 24: "FLOAT8_E5M2",
-    25: "FLOAT8_E4M3FN", 29: "INT4", 30: "UINT4",
-}  # fmt: skip
-# message -> (field, number, type); a type is a scalar, "enum", a message above it, "[x]" for
-# repeated, "{x}" for a map with string keys.
-_MESSAGES = {
+# As `messages.message_classes` takes them.
+MESSAGES = {
     "Dim": [("size", 1, "int64"), ("name", 2, "string")],
     "TensorShape": [("dim", 2, "[Dim]"), ("unknown_rank", 3, "bool")],
     "TensorInfo": [("name", 1, "string"), ("dtype", 2, "enum"), ("tensor_shape", 3, "TensorShape")],
@@ -152,66 +144,25 @@ def _describe(path: Path, graph: Any) -> SavedModelInfo:
 
 def _signature(definition: Any) -> Signature:
     return Signature(
-        inputs=_specs(definition.inputs),
-        outputs=_specs(definition.outputs),
+        inputs=specs_of(definition.inputs),
+        outputs=specs_of(definition.outputs),
         method_name=definition.method_name,
         optional=frozenset(definition.defaults),
     )
 
 
-def _specs(infos: Any) -> dict[str, TensorSpec]:
+def specs_of(infos: Any) -> dict[str, TensorSpec]:
+    """Return what a map of `TensorInfo` messages says, sorted by name."""
     return {name: _spec(infos[name]) for name in sorted(infos)}
 
 
 def _spec(info: Any) -> TensorSpec:
     shape = info.tensor_shape
     sizes = None if shape.unknown_rank else tuple(dim.size for dim in shape.dim)
-    dtype = _DTYPES.get(info.dtype, f"type {info.dtype}").lower()
+    dtype = DTYPES.get(info.dtype, f"type {info.dtype}").lower()
     return TensorSpec(tensor=info.name, dtype=dtype, shape=sizes)
 
 
 @cache
 def _classes() -> dict[str, Any]:
-    """Message classes of `_MESSAGES`, in a pool of their own."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="llama_keras/saved_model.proto", package=_PACKAGE, syntax="proto3"
-    )
-    enum = file.enum_type.add(name="DataType")
-    for number, name in _DTYPES.items():
-        enum.value.add(name=f"DT_{name}", number=number)
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field in fields:
-            _add_field(message, *field)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-        for name in _MESSAGES
-    }
-
-
-def _add_field(message: Any, name: str, number: int, kind: str) -> None:
-    field_type = descriptor_pb2.FieldDescriptorProto
-    field = message.field.add(name=name, number=number, label=field_type.LABEL_OPTIONAL)
-    if kind[0] in "[{":
-        field.label = field_type.LABEL_REPEATED
-    if kind[0] == "{":
-        entry = f"{name.capitalize().replace('_d', 'D')}Entry"
-        nested = message.nested_type.add(name=entry)
-        nested.options.map_entry = True
-        _add_field(nested, "key", 1, "string")
-        _add_field(nested, "value", 2, kind.strip("{}"))
-        kind = f"{message.name}.{entry}"
-    scalars = {
-        "string": field_type.TYPE_STRING,
-        "int64": field_type.TYPE_INT64,
-        "bool": field_type.TYPE_BOOL,
-    }
-    kind = kind.strip("[]")
-    if kind in scalars:
-        field.type = scalars[kind]
-    elif kind == "enum":
-        field.type, field.type_name = field_type.TYPE_ENUM, f".{_PACKAGE}.DataType"
-    else:
-        field.type, field.type_name = field_type.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
+    return message_classes(_PACKAGE, MESSAGES)

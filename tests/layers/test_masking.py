@@ -6,7 +6,7 @@ import pytest
 
 from llama_keras.errors import InputError
 from llama_keras.layers import AttentionBias, TokenPositions
-from llama_keras.layers.masking import MASK_MODES, prefix_mask
+from llama_keras.layers.masking import MASK_MODES, SHARED_SEGMENT, prefix_mask
 from tests.layers.longhand import numpy
 
 IDS = np.zeros((2, 6), "int32")
@@ -41,6 +41,13 @@ def test_bias_equals_longhand(mode, padding, segments):
             and (segments is None or segments[row, s] == segments[row, t])
         )
         assert got[row, t, s] == expected, (row, t, s)
+
+
+def test_the_shared_segment_is_seen_by_all_and_sees_none():
+    segments = np.array([[SHARED_SEGMENT, SHARED_SEGMENT, 1, 1, 2, 0]])
+    bias = numpy(AttentionBias("causal")(np.zeros((1, 6), "int32"), None, segments))
+    wanted = ["100000", "110000", "111000", "111100", "110010", "110001"]
+    assert ["".join(map(str, row)) for row in (bias[0, 0] == 0.0).astype(int)] == wanted
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "mixed_bfloat16"])

@@ -13,7 +13,12 @@ from llama_keras.models import LlamaBackbone
 from llama_keras.models.generation import MAX_ROWS
 from llama_keras.tasks import CausalLM
 from llama_keras.tasks.completion import Completion
-from llama_keras.tasks.likelihood import ScoredPair, encode_pairs, log_likelihoods
+from llama_keras.tasks.likelihood import (
+    ScoredPair,
+    encode_pairs,
+    log_likelihoods,
+    rolling_pairs,
+)
 from llama_keras.text import Tokenizer
 
 PROMPTS = ["Once upon a time", "x", "A much longer prompt than the others, with many tokens", "née"]
@@ -232,6 +237,70 @@ def test_loglikelihood_knows_what_greedy_decoding_gives(model):
     )
     assert is_greedy and not other
     assert total == pytest.approx(sum(answer.log_probabilities), abs=1e-4)
+
+
+def test_a_context_is_read_once_and_its_continuations_do_not_see_each_other(model, monkeypatch):
+    endings = [" blue", " green as grass", " blue", " everywhere, and so am I", " b"]
+    pairs = [("The sky is", ending) for ending in endings] + [("So", " what")]
+    alone = [model.loglikelihood([pair])[0] for pair in pairs]
+    read = []
+    engine = model._engines.get("keras")
+    rows = engine.hidden_at
+    monkeypatch.setattr(
+        model._engines,
+        "get",
+        lambda name: dataclasses.replace(
+            engine, hidden_at=lambda ids, *rest: read.append(ids.shape) or rows(ids, *rest)
+        ),
+    )
+    together = model.loglikelihood(pairs)
+    assert [shape[0] for shape in read] == [2]
+    assert [t for t, _ in together] == pytest.approx([t for t, _ in alone], abs=1e-4)
+    assert [g for _, g in together] == [g for _, g in alone]
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 16, 17, 30])
+def test_windows_score_each_token_once_with_all_the_context_there_is(model, length):
+    tokenizer, limit = model.tokenizer, 8
+    text = "xyzzy " * 40
+    ids = tokenizer.encode(text, add_bos=False)[:length]
+    windows = rolling_pairs(_Fixed(tokenizer, ids), text, limit=limit)
+    assert [token for pair in windows for token in pair.continuation] == ids
+    start = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
+    whole = [start, *ids]
+    at = 1
+    for pair in windows:
+        at += len(pair.continuation)
+        assert len(pair.inputs) <= limit
+        assert pair.inputs == whole[at - 1 - len(pair.inputs) : at - 1]
+        # Only the first windows are shorter than the model's context.
+        assert len(pair.inputs) == min(limit, at - 1)
+
+
+class _Fixed:
+    """A tokenizer that gives certain ids."""
+
+    def __init__(self, tokenizer, ids):
+        self.bos_id, self.eos_id, self.pad_id = (
+            tokenizer.bos_id,
+            tokenizer.eos_id,
+            tokenizer.pad_id,
+        )
+        self.encode = lambda texts: [list(ids)]
+
+
+def test_long_texts_are_scored_whole_and_empty_ones_not_at_all(model):
+    short, empty = "The sky is blue", ""
+    (nats, count), (nothing, zero) = model.loglikelihood_rolling([short, empty])
+    ids = model.tokenizer.encode(short, add_bos=False)
+    start = model.tokenizer.eos_id if model.tokenizer.bos_id is None else model.tokenizer.bos_id
+    rows = log_softmax_of(model, [start, *ids][:-1])
+    assert nats == pytest.approx(rows[np.arange(len(ids)), ids].sum(), abs=1e-3)
+    assert (count, nothing, zero) == (len(ids), 0.0, 0)
+    limit = model.backbone.config.max_sequence_length
+    long = "word " * limit
+    total, tokens = model.loglikelihood_rolling([long])[0]
+    assert tokens == len(model.tokenizer.encode(long, add_bos=False)) > limit and total < 0
 
 
 def test_pairs_are_encoded_as_lm_evaluation_harness_does(model):
