@@ -11,6 +11,7 @@ from llama_keras.eval.requests import Target
 _SCHEMES = {
     "http://": ("rest", "RestTarget"),
     "https://": ("rest", "RestTarget"),
+    "grpc://": ("grpc", "GrpcTarget"),
 }
 
 

@@ -1,6 +1,7 @@
 """A model behind TF Serving's REST, ours or the real one."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from llama_keras.errors import InputError
 from llama_keras.eval.requests import Answer, Request
@@ -23,10 +24,8 @@ class RestTarget:
     settings = ("retries", "timeout")
 
     def __init__(self, url: str, *, retries: int = 5, timeout: float = 300.0):
-        from llama_keras.serving.client import Client
-
         self._retries = retries
-        self._client = with_retries(lambda: Client(url, timeout=timeout), retries=retries)
+        self._client = with_retries(lambda: self._connect(url, timeout), retries=retries)
         self.location = url
         self._signatures: tuple[str, ...] | None = None
 
@@ -56,6 +55,15 @@ class RestTarget:
     def first_tokens(self, kind: str, request: Request) -> None:
         """Gives None: a server does not show its tokens."""
         return None
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._client.close()
+
+    def _connect(self, url: str, timeout: float) -> Any:
+        from llama_keras.serving.client import Client
+
+        return Client(url, timeout=timeout)
 
     def _names(self) -> tuple[str, ...]:
         if self._signatures is None:

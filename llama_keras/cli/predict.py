@@ -22,7 +22,11 @@ def register(app: typer.Typer) -> None:
             str, typer.Argument(help="http://HOST:PORT/v1/models/NAME, or an export's folder.")
         ],
         texts: Annotated[
-            list[str] | None, typer.Argument(help="Texts; by default lines of standard input.")
+            list[str] | None,
+            typer.Argument(
+                help="Texts, or for models of several inputs JSON objects such as "
+                '\'{"question": "…", "context": "…"}\'; by default lines of standard input.'
+            ),
         ] = None,
         signature: Annotated[
             str | None, typer.Option(help="Signature; by default serving_default.")
@@ -41,14 +45,29 @@ def register(app: typer.Typer) -> None:
 def answer(
     target: str, texts: list[str], *, signature: str | None = None, timeout: float = 60.0
 ) -> list[dict[str, Any]]:
-    """Return one dict of outputs per text from a URL or a SavedModel folder."""
-    if "://" in target:
-        from ..serving.client import predict
+    """Return one dict of outputs per text from a URL or a SavedModel folder.
 
-        return predict(target, texts, signature, timeout=timeout)
+    Texts that are JSON objects are rows of a signature with several inputs.
+    """
+    rows = [_row(text) for text in texts] if all(text.startswith("{") for text in texts) else []
+    if "://" in target:
+        from ..serving.client import Client
+
+        with Client(target, timeout=timeout) as client:
+            asked = rows if rows and len(client.inputs(signature)) > 1 else texts
+            return client.predict(asked, signature=signature)
     from ..serving.local import SavedModel
 
-    return SavedModel(target).predict(texts, signature)
+    model = SavedModel(target)
+    several = len(model.signature(signature).inputs) > 1
+    return model.predict(rows if rows and several else texts, signature)
+
+
+def _row(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{text[:80]!r} is no JSON object ({error}).") from None
 
 
 def _read_lines() -> list[str]:

@@ -80,9 +80,16 @@ class Client:
             raise
 
     def predict(
-        self, texts: Sequence[str], *, signature: str | None = None, batch_size: int = 32
+        self,
+        texts: Sequence[str | Mapping[str, Any]],
+        *,
+        signature: str | None = None,
+        batch_size: int = 32,
     ) -> list[dict[str, Any]]:
-        """Return one dict of outputs per text; see the function `predict`."""
+        """Return one dict of outputs per text; see the function `predict`.
+
+        For a signature with several inputs a text is a dict of them by name.
+        """
         rows: list[dict[str, Any]] = []
         for start in range(0, len(texts), batch_size):
             body: dict[str, Any] = {"instances": list(texts[start : start + batch_size])}
@@ -145,11 +152,22 @@ class Client:
             value = {self._single_output(signature): value}
         return {name: _decode(item) for name, item in value.items()}
 
+    def inputs(self, signature: str | None = None) -> list[str]:
+        """Return the names of a signature's inputs; raise `InputError` where there is none."""
+        known = self._described()
+        name = signature or DEFAULT_SIGNATURE
+        if name not in known:
+            raise InputError(f"{self.url} has no signature {name!r}; it has {sorted(known)}.")
+        return sorted(known[name]["inputs"])
+
     def _single_output(self, signature: str | None) -> str:
         """Name of the only output, which TF Serving leaves out of its answers."""
+        return next(iter(self._described()[signature or DEFAULT_SIGNATURE]["outputs"]))
+
+    def _described(self) -> dict[str, Any]:
         if not hasattr(self, "_signatures"):
             self._signatures = self.metadata()["metadata"]["signature_def"]["signature_def"]
-        return next(iter(self._signatures[signature or DEFAULT_SIGNATURE]["outputs"]))
+        return self._signatures
 
     def _model_url(self, target: str) -> str:
         parts = urlsplit(target)

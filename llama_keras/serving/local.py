@@ -83,25 +83,48 @@ class SavedModel:
         return {name: np.asarray(output.numpy()) for name, output in sorted(outputs.items())}
 
     def predict(
-        self, texts: Sequence[str], signature: str | None = None, *, batch_size: int = 32
+        self,
+        texts: Sequence[str | Mapping[str, str]],
+        signature: str | None = None,
+        *,
+        batch_size: int = 32,
     ) -> list[dict[str, Any]]:
         """Return one dict of outputs per text, strings as `str` (`bytes` for `*_bytes` outputs).
 
+        Args:
+            texts: strings; for a signature with several string inputs, dicts of them by name.
+            signature: its name, by default `serving_default`.
+            batch_size: texts run at once.
+
         Raises:
-            InputError: the signature does not take one string input.
+            InputError: the signature does not take strings, or a text is not what it takes.
         """
         spec = self.signature(signature)
-        if [tensor.dtype for tensor in spec.inputs.values()] != ["string"]:
+        if {tensor.dtype for tensor in spec.inputs.values()} != {"string"}:
             raise InputError(
-                f"Signature {signature or DEFAULT_SIGNATURE} takes {sorted(spec.inputs)}, not one "
-                "string input; choose another with --signature."
+                f"Signature {signature or DEFAULT_SIGNATURE} takes {sorted(spec.inputs)}, not "
+                "strings alone; choose another with --signature."
             )
-        name = next(iter(spec.inputs))
+        named = [self._named(text, list(spec.inputs)) for text in texts]
         rows: list[dict[str, Any]] = []
-        for start in range(0, len(texts), batch_size):
-            outputs = self.run(signature, **{name: list(texts[start : start + batch_size])})
-            rows += _rows(outputs, len(texts[start : start + batch_size]))
+        for start in range(0, len(named), batch_size):
+            part = named[start : start + batch_size]
+            outputs = self.run(
+                signature, **{key: [row[key] for row in part] for key in spec.inputs}
+            )
+            rows += _rows(outputs, len(part))
         return rows
+
+    def _named(self, text: str | Mapping[str, str], names: list[str]) -> Mapping[str, str]:
+        if isinstance(text, str) and len(names) == 1:
+            return {names[0]: text}
+        if isinstance(text, str) or text.keys() != set(names):
+            shape = "{" + ", ".join(f'"{name}": "…"' for name in names) + "}"
+            raise InputError(
+                f"{str(text)[:80]!r} is not what {self.folder.path} takes, one string input of "
+                f"each name: {shape}."
+            )
+        return text
 
 
 def _load(path: Path) -> Any:

@@ -91,7 +91,7 @@ def test_no_server():
 
 @pytest.mark.parametrize("target", ["localhost:8501", "ftp://x/v1/models/y", "http://", ""])
 def test_targets_that_are_no_url(target):
-    with pytest.raises(ServingError, match="not a server's URL"):
+    with pytest.raises(InputError, match="not a server's URL"):
         predict(target, ["a"])
 
 
@@ -163,7 +163,7 @@ def test_local_mistakes(local, signature, inputs, message):
 
 
 def test_local_predict_needs_a_text_signature(local):
-    with pytest.raises(InputError, match="not one string input"):
+    with pytest.raises(InputError, match="not strings alone"):
         local.predict(["a"], "numbers")
 
 

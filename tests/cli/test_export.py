@@ -1,0 +1,37 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from llama_keras.cli import build_app
+from llama_keras.errors import InputError
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(build_app(), ["export", *map(str, arguments)])
+
+
+def test_a_checkpoint_is_exported_with_settings_of_its_default(tmp_path):
+    folder = tmp_path / "story"
+    settings = ["--set", "max_new_tokens=5", "--set", "stop=[END, '.']"]
+    done = invoke("llama-tiny", "--output", folder, *settings)
+    assert done.exit_code == 0, done.output
+    assert f"exported {folder / '1'}" in done.stdout
+    manifest = json.loads((folder / "1" / "signature.json").read_text())
+    assert manifest["defaults"]["max_new_tokens"] == 5
+    assert manifest["defaults"]["stop"] == ["END", "."]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["llama-tiny", "--set", "poem=1"], "no setting 'poem'"),
+        (["llama-tiny", "--set", "poem"], "SETTING=VALUE"),
+        (["runs/absent"], "no model at 'runs/absent'"),
+    ],
+)
+def test_what_cannot_be_exported_is_told(tmp_path, arguments, reason):
+    done = invoke(*arguments, "--output", tmp_path / "x")
+    assert isinstance(done.exception, InputError)
+    assert reason in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
