@@ -119,13 +119,14 @@ def build_model(recipe: PretrainingRecipe):
         "corruption": recipe.corruption,
         "max_sequence_length": recipe.max_sequence_length,
         "long_texts": recipe.long_texts,
-        "cleaning": recipe.clean or None,
     }
+    if recipe.clean is not None:  # else the preset's
+        arguments["cleaning"] = recipe.clean or None
     if recipe.preset is not None:
         return task.from_preset(
             recipe.preset, dtype=recipe.dtype, backbone_arguments=recipe.backbone, **arguments
         )
-    tokenizer = _tokenizer(recipe)
+    tokenizer = build_tokenizer(recipe)
     sizes = {"attention_mask": objective.attention_masks[0], **recipe.backbone}
     sizes.setdefault("vocabulary_size", tokenizer.vocabulary_size)
     try:
@@ -135,13 +136,14 @@ def build_model(recipe: PretrainingRecipe):
     return task(backbone=backbone, tokenizer=tokenizer, **arguments)
 
 
-def _tokenizer(recipe: PretrainingRecipe):
+def build_tokenizer(recipe: PretrainingRecipe):
+    """Gives the `text.Tokenizer` of a recipe: its preset's, or that of a model from scratch."""
     from llama_keras.tasks.mask_tokens import MASK_TEXT, SEPARATOR_TEXT
     from llama_keras.text import Tokenizer
     from llama_keras.text.smaller import smaller_spec
 
-    tokenizer = Tokenizer.from_preset(recipe.tokenizer.preset)
-    if recipe.tokenizer.vocabulary_size is None:
+    tokenizer = Tokenizer.from_preset(recipe.preset or recipe.tokenizer.preset)
+    if recipe.preset is not None or recipe.tokenizer.vocabulary_size is None:
         return tokenizer
     new = [t for t in (MASK_TEXT, SEPARATOR_TEXT) if t not in tokenizer.special_tokens]
     return Tokenizer(

@@ -256,12 +256,6 @@ class FineTunedTask(Task):
         merge_lora(self)
         self._forget_traces()
 
-    def export(self, directory, **kwargs):
-        """Writes a SavedModel that takes strings; see `serving.export.export_task`."""
-        from llama_keras.serving.export import export_task
-
-        return export_task(self, directory, **kwargs)
-
     def get_config(self):
         """Gives the arguments of the constructor; subclasses add their head's."""
         from llama_keras.training.fine_tuning import strategy_config

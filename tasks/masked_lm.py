@@ -95,13 +95,11 @@ class MaskedLM(Pretraining):
         from llama_keras.data.bucketing import TokenRows
         from llama_keras.data.inference import graph_of, run_rows
 
-        most = self.tokenizer.vocabulary_size - len(set(self.tokenizer.special_tokens.values()))
-        if not isinstance(top_k, int) or not 0 < top_k <= most:
-            raise InputError(f"top_k must be a number from 1 to {most}; received {top_k!r}.")
+        self.check_top_k(top_k)
         key = f"{masks} {top_k}"
         if key not in self._graphs:
             self._graphs[key] = graph_of(
-                lambda features: self._fillings(features, masks=masks, top_k=top_k)
+                lambda features: self.fillings(features, masks=masks, top_k=top_k)
             )
         return run_rows(
             self._graphs[key],
@@ -110,17 +108,35 @@ class MaskedLM(Pretraining):
             title="predict" if verbose else "",
         )
 
-    def _fillings(self, features, *, masks: int, top_k: int):
-        """Gives probabilities and ids (B, M, K); logits are computed at the masks alone."""
+    def check_top_k(self, top_k: int) -> None:
+        """Raises `InputError` unless a mask has so many fillings."""
+        most = self.tokenizer.vocabulary_size - len(set(self.tokenizer.special_tokens.values()))
+        if not isinstance(top_k, int) or not 0 < top_k <= most:
+            raise InputError(f"top_k must be a number from 1 to {most}; received {top_k!r}.")
+
+    def fillings(self, features, *, masks, top_k: int):
+        """Gives the likeliest tokens at each mask; logits are computed there alone.
+
+        Args:
+            features: `token_ids` and `padding_mask`, int32 `(B, T)`.
+            masks: M, those of the text that has most, an int or a scalar tensor.
+            top_k: K.
+
+        Returns:
+            Probabilities float32 and ids int32, `(B, M, K)` each; those of a row with fewer masks
+            end with some that mean nothing.
+        """
         is_mask = features["token_ids"] == self.mask_tokens.mask_id
         is_mask = ops.logical_and(is_mask, ops.cast(features["padding_mask"], "bool"))
-        steps = ops.arange(ops.shape(is_mask)[1], dtype="int32")
-        # The places of masks first, in their order; rows with fewer masks give some that no one
-        # reads.
-        order = ops.argsort(steps[None] + ops.where(is_mask, 0, ops.shape(is_mask)[1]), axis=-1)
+        rows, width = ops.shape(is_mask)
+        steps = ops.arange(width, dtype="int32")
+        # The places of masks first, in their order.
+        order = ops.argsort(steps[None] + ops.where(is_mask, 0, width), axis=-1)
         places = ops.maximum(ops.cast(order[:, :masks], "int32") - self.objective.shift, 0)
         hidden = self.backbone(features, training=False)
-        hidden = ops.take_along_axis(hidden, places[..., None], axis=1)  # (B, M, E)
+        # Of all rows at once: `take_along_axis` does not take a batch of none.
+        places += width * ops.arange(rows, dtype="int32")[:, None]
+        hidden = ops.take(ops.reshape(hidden, (-1, hidden.shape[-1])), places, axis=0)  # (B, M, E)
         logits = ops.cast(self.backbone.token_embedding(hidden, reverse=True), "float32")
         total = ops.logsumexp(logits, axis=-1, keepdims=True)
         found, ids = ops.top_k(ops.where(self._may_fill(), logits, -1e30), top_k)

@@ -22,6 +22,22 @@ DEFAULT_CORRUPTION = {"corrupted": "random_masking", "prefix": "random_deletion"
 LONG_TEXTS = ("cut", "split")
 
 
+def room_of(layout: str, max_sequence_length: int) -> int:
+    """Gives the number of a text's own tokens that a row of an objective's layout takes."""
+    if layout == "prefix":  # the text twice, a separator and an end
+        return (max_sequence_length - 2) // 2
+    return max_sequence_length
+
+
+def text_rules(layout: str, tokenizer) -> dict[str, bool]:
+    """Gives the arguments of `Tokenizer.encode` for the texts of an objective's layout."""
+    if layout == "prefix":  # the layout has its own separator and end
+        return {"add_bos": False, "add_eos": False}
+    # Where a text ends is the one thing that a causal model cannot learn elsewhere.
+    has_end = tokenizer.eos_id is not None
+    return {"add_eos": True} if layout == "clean" and has_end else {}
+
+
 @keras.saving.register_keras_serializable(package="llama_keras")
 class Pretraining(ObjectiveScores, Task):
     """Trains a backbone on plain text by an objective of `objectives.OBJECTIVES`.
@@ -165,9 +181,7 @@ class Pretraining(ObjectiveScores, Task):
     @property
     def row_limit(self) -> int:
         """The number of a text's own tokens that a row takes."""
-        if self.objective.layout == "prefix":  # the text twice, a separator and an end
-            return (self.max_sequence_length - 2) // 2
-        return self.max_sequence_length
+        return room_of(self.objective.layout, self.max_sequence_length)
 
     def call(self, inputs, training=None):
         """Gives logits, or the objective's `Scores`; see the class."""
@@ -268,7 +282,8 @@ class Pretraining(ObjectiveScores, Task):
         from llama_keras.data.bucketing import TokenRows
 
         texts = clean_texts(as_texts_and_labels(x, None)[0], cleaning=self.cleaning)
-        found = self.tokenizer.encode(texts, **self._text_rules()) if texts else []
+        rules = text_rules(self.objective.layout, self.tokenizer)
+        found = self.tokenizer.encode(texts, **rules) if texts else []
         rows = [row for row, text in zip(found, texts, strict=True) if row and text]
         if empty := len(texts) - len(rows):
             logger.warning("%d of %d texts are empty and were left out", empty, len(texts))
@@ -284,28 +299,25 @@ class Pretraining(ObjectiveScores, Task):
             rows = [row[at : at + limit] for row in rows for at in range(0, len(row), limit)]
         return TokenRows(rows, self.tokenizer.pad_id)
 
-    def _text_rules(self) -> dict[str, bool]:
-        layout = self.objective.layout
-        if layout == "prefix":  # the layout has its own separator and end
-            return {"add_bos": False, "add_eos": False}
-        # Where a text ends is the one thing that a causal model cannot learn elsewhere.
-        has_end = self.tokenizer.eos_id is not None
-        return {"add_eos": True} if layout == "clean" and has_end else {}
-
     def save_to_preset(self, directory, *, attention_mask: str | None = None) -> None:
-        """Writes the backbone and the tokenizer to a new directory that `from_preset` reads.
+        """Writes backbone, tokenizer and cleaning to a new directory that `from_preset` reads.
 
         Args:
             directory: must not exist.
             attention_mask: that the preset's models have unless they are told otherwise; by
                 default that of the training.
         """
+        from llama_keras.models.presets import save_to_preset
+
         backbone = self.backbone
         if attention_mask not in (None, backbone.config.attention_mask):
             changed = {**backbone.get_config(), "attention_mask": attention_mask}
             backbone = type(backbone).from_config(changed)
             backbone.set_weights(self.backbone.get_weights())
-        backbone.save_to_preset(directory, tokenizer=self.tokenizer)
+        cleaning = None
+        if self.cleaning and self.cleaning.steps:
+            cleaning = self.cleaning.get_config()
+        save_to_preset(directory, backbone=backbone, tokenizer=self.tokenizer, cleaning=cleaning)
 
     def get_config(self):
         """Gives the arguments of the constructor."""

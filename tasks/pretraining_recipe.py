@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BeforeValidator, Field, field_validator
 
 from llama_keras.records import Record, load_record, shipped_names
-from llama_keras.tasks.recipe import RECIPES, set_fields
+from llama_keras.tasks.recipe import RECIPES, Recipe, set_fields
 from llama_keras.text.cleaning import step_config
 
 PRETRAINING_RECIPES = RECIPES / "pretraining"
@@ -78,8 +79,8 @@ class PretrainingRecipe(Record):
     """Whether what is beyond that is left out or makes further rows."""
     dtype: Literal["float32", "bfloat16", "mixed_bfloat16"] = "float32"
     """Precision."""
-    clean: list[Annotated[dict[str, Any], BeforeValidator(step_config)]] = []
-    """Steps of `text.cleaning` in their order."""
+    clean: list[Annotated[dict[str, Any], BeforeValidator(step_config)]] | None = None
+    """Steps of `text.cleaning` in their order; by default those of the preset, else none."""
     data: PretrainingData = PretrainingData()
     """Plain text."""
     train: PretrainingTrain = PretrainingTrain()
@@ -91,6 +92,22 @@ class PretrainingRecipe(Record):
 def pretraining_recipe_names() -> list[str]:
     """Gives the names of the recipes that come with the package."""
     return shipped_names(PRETRAINING_RECIPES)
+
+
+def is_pretraining_recipe(recipe: str | Path) -> bool:
+    """Says whether it is a name of `pretraining_recipe_names()`, or a YAML file of that kind.
+
+    Such a file has a field, as `objective`, that recipes for fine-tuning lack.
+    """
+    file = Path(recipe).expanduser()
+    if file.suffix not in (".yaml", ".yml"):
+        return str(recipe) in pretraining_recipe_names()
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False  # told by whoever loads it
+    own = PretrainingRecipe.model_fields.keys() - Recipe.model_fields.keys()
+    return isinstance(content, dict) and not own.isdisjoint(content)
 
 
 def load_pretraining_recipe(

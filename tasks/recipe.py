@@ -148,8 +148,9 @@ class Recipe(Record):
     """All labels that there are; by default those of the training data, sorted."""
     data: RecipeData = RecipeData()
     """Texts and labels."""
-    clean: list[Annotated[dict[str, Any], BeforeValidator(step_config)]] = []
-    """Steps of `text.cleaning` in their order, each a name or {name: NAME, SETTING: VALUE}."""
+    clean: list[Annotated[dict[str, Any], BeforeValidator(step_config)]] | None = None
+    """Steps of `text.cleaning` in their order, each a name or {name: NAME, SETTING: VALUE}; by
+    default what the preset's model learned from, [] for text as it is."""
     model: RecipeModel = RecipeModel()
     """Backbone and head."""
     answers: RecipeAnswers = RecipeAnswers()

@@ -21,7 +21,8 @@ class Task(keras.Model):
         backbone: a `LlamaBackbone`.
         tokenizer: a `text.Tokenizer`; it travels in the saved file.
         cleaning: what is done to raw text before the tokenizer sees it, as `get_cleaning` of
-            `text.cleaning` takes it; it travels in the saved file. None leaves text as it is.
+            `text.cleaning` takes it; it travels in the saved file. None leaves text as it is;
+            `from_preset` without it takes what the preset's model learned from.
 
     Raises:
         InputError: there is no such cleaning step, or this kind of task takes text as it is, or
@@ -57,11 +58,33 @@ class Task(keras.Model):
             dtype: Keras dtype policy of the backbone, such as `"mixed_bfloat16"`.
             backbone_arguments: replace those of the checkpoint, such as `attention_mask`.
             **kwargs: arguments of the task's constructor.
+
+        Raises:
+            InputError: there is no such preset, or its model learned from text that was cleaned
+                as this kind of task cannot clean; `cleaning=None` takes text as it is.
         """
         from llama_keras.text import Tokenizer
 
+        if "cleaning" not in kwargs and (cleaning := cls._cleaning_of(preset)):
+            kwargs["cleaning"] = cleaning
         backbone = LlamaBackbone.from_preset(preset, dtype=dtype, **(backbone_arguments or {}))
         return cls(backbone=backbone, tokenizer=Tokenizer.from_preset(preset), **kwargs)
+
+    @classmethod
+    def _cleaning_of(cls, preset):
+        from llama_keras.weights.presets import preset_cleaning, resolve
+
+        cleaning = get_cleaning(preset_cleaning(resolve(preset)))
+        if cleaning is None:
+            return None
+        if not cls.cleans_text or (cls.tells_places and not cleaning.preserves_offsets):
+            steps = [step["name"] for step in cleaning.get_config()["steps"]]
+            raise InputError(
+                f"The model of '{preset}' learned from text cleaned by {steps}, and a "
+                f"{cls.__name__} cannot clean so. Give cleaning=None (in a recipe, clean: []) to "
+                "take text as it is."
+            )
+        return cleaning
 
     @classmethod
     def load(cls, path) -> Self:
@@ -95,6 +118,12 @@ class Task(keras.Model):
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as temporary:
             keras.saving.save_model(self, temporary, overwrite=True, **kwargs)
+
+    def export(self, directory, **kwargs):
+        """Writes a SavedModel that takes strings; see `serving.export.export_task`."""
+        from llama_keras.serving.export import export_task
+
+        return export_task(self, directory, **kwargs)
 
     def compile(self, *args, **kwargs):
         """Prepares training; see `keras.Model.compile`."""

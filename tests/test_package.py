@@ -12,9 +12,9 @@ import pytest
 HEAVY = ("tensorflow", "tensorflow_text", "keras", "keras_hub", "jax", "sklearn", "scipy")
 LINKS = ("tasks", "eval")
 # Where the name to import is not the name to install.
-DISTRIBUTIONS = {"google": "protobuf", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-# Told how to install when they are asked for: `hf://` presets, the JAX backend.
-OPTIONAL = {"huggingface-hub", "jax"}
+DISTRIBUTIONS = {"google": "protobuf", "grpc": "grpcio", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+# Told how to install when they are asked for: `hf://` presets, the JAX backend, the adapter.
+OPTIONAL = {"huggingface-hub", "jax", "lm-eval"}
 
 
 def python(code: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess:

@@ -74,7 +74,7 @@ def spread(lengths: Any) -> tuple[str, dict[str, int]]:
     return ", ".join(f"{name} {value:,}" for name, value in found.items()), found
 
 
-def _counts(tokenizer, texts: list[str], **rules) -> np.ndarray:
+def count_tokens(tokenizer, texts: list[str], **rules) -> np.ndarray:
     """Gives the tokens of each text, int64 `(N,)`; each distinct text is tokenized once."""
     distinct = list(dict.fromkeys(texts))
     rows = tokenizer.encode(distinct, **rules) if distinct else []
@@ -91,10 +91,12 @@ def _columns(data: Data, examples: list[Example]) -> list[list[str]]:
 def _labelled(data: Data, tokenizer, examples: list[Example]) -> Measured:
     limit, columns = data.recipe.model.max_sequence_length, _columns(data, examples)
     if len(columns) == 1:
-        tokens = _counts(tokenizer, columns[0])
+        tokens = count_tokens(tokenizer, columns[0])
     else:  # as data.text_pairs
         spec = tokenizer.spec
-        sizes = [_counts(tokenizer, column, add_bos=False, add_eos=False) for column in columns]
+        sizes = [
+            count_tokens(tokenizer, column, add_bos=False, add_eos=False) for column in columns
+        ]
         tokens = np.sum(sizes, axis=0) + int(spec.add_bos) + 1 + int(spec.add_eos)
     return Measured(tokens, tokens > limit, f"max_sequence_length={limit}")
 
@@ -106,12 +108,12 @@ def _responses(data: Data, tokenizer, examples: list[Example]) -> Measured:
         chats = [
             tokenizer.apply_chat_template(x.target, add_generation_prompt=False) for x in examples
         ]
-        tokens = _counts(tokenizer, chats, parse_special=True, add_bos=False, add_eos=False)
+        tokens = count_tokens(tokenizer, chats, parse_special=True, add_bos=False, add_eos=False)
         return Measured(tokens, tokens > limit, f"max_sequence_length={limit}")
     prompts = [around.prompt.replace("{text}", x.texts[0]) for x in examples]
     responses = [around.response.replace("{label}", x.texts[1]) for x in examples]
-    asked = _counts(tokenizer, prompts)
-    said = _counts(tokenizer, responses, add_bos=False, add_eos=tokenizer.eos_id is not None)
+    asked = count_tokens(tokenizer, prompts)
+    said = count_tokens(tokenizer, responses, add_bos=False, add_eos=tokenizer.eos_id is not None)
     tokens, silent = asked + said, int((asked >= limit).sum())
     note = f", {silent:,} of them before the response begins" * bool(silent)
     return Measured(tokens, tokens > limit, f"max_sequence_length={limit}", note)
@@ -119,14 +121,16 @@ def _responses(data: Data, tokenizer, examples: list[Example]) -> Measured:
 
 def _longest(data: Data, tokenizer, examples: list[Example]) -> Measured:
     limit = data.recipe.model.max_sequence_length
-    tokens = np.max([_counts(tokenizer, column) for column in _columns(data, examples)], axis=0)
+    tokens = np.max(
+        [count_tokens(tokenizer, column) for column in _columns(data, examples)], axis=0
+    )
     rule = f"max_sequence_length={limit}; of each row the longest text counts"
     return Measured(tokens, tokens > limit, rule)
 
 
 def _sentences(data: Data, tokenizer, examples: list[Example]) -> Measured:
     limit = data.recipe.model.max_sequence_length
-    tokens = _counts(tokenizer, _columns(data, examples)[0])
+    tokens = count_tokens(tokenizer, _columns(data, examples)[0])
     several = int((tokens > limit).sum())
     return Measured(
         tokens,
@@ -139,8 +143,8 @@ def _questions(data: Data, tokenizer, examples: list[Example]) -> Measured:
     """As `data.context_windows`: a question is cut, a context is read in windows."""
     limit, room = data.recipe.answers.max_question_tokens, data.recipe.model.max_sequence_length
     questions, contexts = _columns(data, examples)
-    asked = _counts(tokenizer, questions, add_eos=False)
-    read = _counts(tokenizer, contexts, add_bos=False, add_eos=False)
+    asked = count_tokens(tokenizer, questions, add_eos=False)
+    read = count_tokens(tokenizer, contexts, add_bos=False, add_eos=False)
     several = int((np.minimum(asked, limit) + 2 + read > room).sum())
     rule = f"questions, at max_question_tokens={limit}"
     note = f"; {share(several, len(read))} are read in windows of {room}"

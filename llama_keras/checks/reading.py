@@ -13,6 +13,7 @@ from typing import Any
 
 from llama_keras.checks.records import Data, Example, Part, Refused
 from llama_keras.data import dialogues, files, pair_files, sources, squad, tagged
+from llama_keras.data.parts import SourcePart, split_source
 from llama_keras.errors import InputError
 from llama_keras.kinds import get_kind
 from llama_keras.runner import _load_part
@@ -82,11 +83,9 @@ def _labelled(recipe: Recipe, source: str, split: str | None) -> Examples:
         labels = tuple(target) if has_list else (target,)
         return Example("", place, texts, labels, target)
 
-    source, first, last = sources._percents(source)
+    source, part = split_source(source)
     rows = _any_rows(source, split, [*columns, data.label_column], data.data_dir)
-    found = list(_converted(rows, make))
-    part = range(len(found) * first // 100, len(found) * last // 100)
-    return (x for n, x in enumerate(found) if n in part or isinstance(x, Refused))
+    return _taken(part, _converted(rows, make))
 
 
 def _prompts(recipe: Recipe, source: str, split: str | None) -> Examples:
@@ -103,7 +102,8 @@ def _prompts(recipe: Recipe, source: str, split: str | None) -> Examples:
         texts = tuple(message["content"] for message in messages)
         return Example("", place, texts, target=messages)
 
-    return _converted(_file_rows(files.find_file(source, split)), make)
+    source, part = split_source(source)
+    return _taken(part, _converted(_file_rows(files.find_file(source, split)), make))
 
 
 def _any_rows(source: str, split: str | None, columns, data_dir) -> Rows:
@@ -117,8 +117,12 @@ def _any_rows(source: str, split: str | None, columns, data_dir) -> Rows:
 
 def _pairs(recipe: Recipe, source: str, split: str | None) -> Examples:
     """As `data.pair_files.load_pairs`."""
-    rows = _file_rows(files.find_file(source, split))
-    return _converted(rows, lambda row, place: Example("", place, pair_files._row(row, place)))
+
+    def make(row, place):
+        return Example("", place, pair_files._row(row, place))
+
+    source, part = split_source(source)
+    return _taken(part, _converted(_file_rows(files.find_file(source, split)), make))
 
 
 def _questions(recipe: Recipe, source: str, split: str | None) -> Examples:
@@ -131,11 +135,13 @@ def _questions(recipe: Recipe, source: str, split: str | None) -> Examples:
             raise InputError(f"{place}: the id {found['id']!r} is that of {before} too.")
         return Example("", place, (found["question"], found["context"]), target=found["answers"])
 
+    source, part = split_source(source)
     if not source.startswith("tfds:"):
         file = files.find_file(source, split, suffixes=squad.SUFFIXES)
         if files.suffix_of(file, known=squad.SUFFIXES) == ".jsonl":
-            return _converted(_file_rows(file), make)
-    return _converted(_until_refused(squad._rows(source, split, recipe.data.data_dir)), make)
+            return _taken(part, _converted(_file_rows(file), make))
+    rows = _until_refused(squad._rows(source, split, recipe.data.data_dir))
+    return _taken(part, _converted(rows, make))
 
 
 def _sentences(recipe: Recipe, source: str, split: str | None) -> Examples:
@@ -158,13 +164,13 @@ def _sentences(recipe: Recipe, source: str, split: str | None) -> Examples:
         types = _entity_types(target, data.tag_scheme)
         return Example("", place, (text,), types, target, words=words)
 
+    source, part = split_source(source)
     if source.startswith("tfds:"):
-        return _converted(
-            _any_rows(source, split, [text_column, spans_column], data.data_dir), make
-        )
+        rows = _any_rows(source, split, [text_column, spans_column], data.data_dir)
+        return _taken(part, _converted(rows, make))
     file = files.find_file(source, split, suffixes=tagged.SUFFIXES)
     is_lines = files.suffix_of(file, known=tagged.SUFFIXES) == ".jsonl"
-    return _converted(_file_rows(file) if is_lines else _conll_rows(file), make)
+    return _taken(part, _converted(_file_rows(file) if is_lines else _conll_rows(file), make))
 
 
 def _entity_types(tags: list, scheme: str) -> tuple[str, ...]:
@@ -181,6 +187,13 @@ READERS: dict[str, Callable[[Recipe, str, str | None], Examples]] = {
     "text_classification": _labelled,
     "token_classification": _sentences,
 }
+
+
+def _taken(part: SourcePart, found: Examples) -> Examples:
+    """Gives the examples of a part of a source, and all that is refused."""
+    rows = list(found)
+    taken = part.indices(len(rows))
+    return (row for n, row in enumerate(rows) if n in taken or isinstance(row, Refused))
 
 
 def _converted(rows: Rows, make: Callable[[Any, str], Example]) -> Examples:

@@ -104,11 +104,23 @@ class Data:
 
         return Tokenizer.from_preset(self.recipe.preset)
 
-    def clean(self, texts: list[str]) -> list[str]:
-        """Gives texts as they reach the tokenizer."""
-        from llama_keras.text.cleaning import Cleaning
+    @cached_property
+    def cleaning(self):
+        """What the recipe, or else its preset, does to texts: a `text.Cleaning` or None.
 
-        return Cleaning(self.recipe.clean).clean(texts) if self.recipe.clean else texts
+        Raises:
+            InputError: there is no such preset here.
+        """
+        from llama_keras.text.cleaning import get_cleaning
+        from llama_keras.weights.presets import preset_cleaning, resolve
+
+        if self.recipe.clean is not None or self.recipe.preset is None:
+            return get_cleaning(self.recipe.clean)
+        return get_cleaning(preset_cleaning(resolve(self.recipe.preset)))
+
+    def clean(self, texts: list[str]) -> list[str]:
+        """Gives texts as they reach the tokenizer; raises as `cleaning`."""
+        return texts if self.cleaning is None else self.cleaning.clean(texts)
 
 
 @dataclass(frozen=True)
@@ -132,8 +144,8 @@ class Check:
     """A question to the data."""
 
     name: str
-    run: Callable[[Data], Finding | None]
-    """Gives what it finds, or None where the question makes no sense for these data."""
+    run: Callable[[Any], Finding | None]
+    """From a `Data`, what it finds, or None where the question makes no sense for these data."""
 
 
 def level_of(count: int, total: int) -> Level:

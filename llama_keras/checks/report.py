@@ -7,10 +7,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from llama_keras.checks.documents import read_documents
 from llama_keras.checks.reading import read_data
 from llama_keras.checks.records import LEVELS, Finding, Level, worst
-from llama_keras.checks.table import CHECKS, FIRST
+from llama_keras.checks.table import CHECKS, FIRST, PRETRAINING
 from llama_keras.errors import InputError
+from llama_keras.tasks.pretraining_recipe import PretrainingRecipe
 from llama_keras.tasks.recipe import Recipe
 
 _COLOURS = {"good": "green", "warn": "yellow", "fail": "bold red"}
@@ -22,7 +24,7 @@ class Report:
 
     Attributes:
         recipe: its name.
-        task: its task.
+        task: its task, or "pretraining".
         findings: check -> what it found, in the order in which they were asked.
     """
 
@@ -54,11 +56,11 @@ class Report:
         return {"recipe": self.recipe, "task": self.task, "level": self.level, "checks": checks}
 
 
-def check_recipe(recipe: Recipe) -> Report:
+def check_recipe(recipe: Recipe | PretrainingRecipe) -> Report:
     """Checks the data that a recipe names.
 
     Args:
-        recipe: from `tasks.recipe.load_recipe`.
+        recipe: from `tasks.recipe.load_recipe` or `load_pretraining_recipe`.
 
     Raises:
         InputError: it names no training data, or there are no checks for its task.
@@ -71,13 +73,17 @@ def check_recipe(recipe: Recipe) -> Report:
     assert report.findings["overlap"].level == "good"
     ```
     """
-    if recipe.task not in CHECKS:
+    if isinstance(recipe, PretrainingRecipe):
+        task, data = "pretraining", read_documents(recipe)
+        checks = PRETRAINING if data.examples else PRETRAINING[:2]
+    elif recipe.task in CHECKS:
+        task, data = recipe.task, read_data(recipe)
+        checks = CHECKS[task] if data.examples else FIRST
+    else:
         raise InputError(f"There are no checks for task={recipe.task!r}; those of {list(CHECKS)}.")
-    data = read_data(recipe)
-    checks = CHECKS[recipe.task] if data.examples else FIRST
     found = {check.name: check.run(data) for check in checks}
     findings = {name: finding for name, finding in found.items() if finding is not None}
-    return Report(recipe.name, recipe.task, findings)
+    return Report(recipe.name, task, findings)
 
 
 def print_report(report: Report, *, console: Console | None = None) -> None:

@@ -1,6 +1,11 @@
 """Which checks each task has, in the order in which they are told."""
 
 from llama_keras.checks.answers import check_answer_lengths, check_places
+from llama_keras.checks.documents import (
+    check_document_lengths,
+    check_documents,
+    check_empty_documents,
+)
 from llama_keras.checks.entities import check_spans, check_tag_rows
 from llama_keras.checks.labels import (
     check_balance,
@@ -64,3 +69,13 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         *_LAST,
     ),
 }
+
+# Of pretraining recipes; the first two of documents of which nothing could be read, too.
+PRETRAINING = (
+    Check("rows", check_rows),
+    Check("counts", check_documents),
+    Check("empty", check_empty_documents),
+    *_TEXTS[1:],
+    Check("lengths", check_document_lengths),
+    *_LAST[1:],
+)

@@ -40,7 +40,7 @@ def check_rows(data: Data) -> Finding:
 
 def check_empty(data: Data) -> Finding:
     """Finds texts in which there is nothing to see."""
-    found = [example for example in data.examples if not all(map(_has_ink, example.texts))]
+    found = [example for example in data.examples if not all(map(has_ink, example.texts))]
     total = len(data.examples)
     shown = first_shown(_emptied(example) for example in found)
     return Finding(
@@ -49,10 +49,11 @@ def check_empty(data: Data) -> Finding:
 
 
 def _emptied(example: Example) -> tuple[str, str]:
-    return example.shown(next(text for text in example.texts if not _has_ink(text)))
+    return example.shown(next(text for text in example.texts if not has_ink(text)))
 
 
-def _has_ink(text: str) -> bool:
+def has_ink(text: str) -> bool:
+    """Says whether there is anything to see in a text."""
     return any(character.isprintable() and not character.isspace() for character in text)
 
 

@@ -1,7 +1,8 @@
 """`llama-keras data`: what to know about data before training on them."""
 
 import json
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +21,7 @@ def _data() -> None:
 
 def _check(
     recipe: Annotated[
-        str, typer.Argument(help="sst2, demo_sentiment, text_classification, or a file.yaml")
+        str, typer.Argument(help="sst2, text_classification, article_small, or a file.yaml")
     ],
     set_: Annotated[
         list[str] | None,
@@ -30,9 +31,13 @@ def _check(
 ) -> None:
     """Look for faults in the data of a recipe; exit with 1 when a check fails."""
     from llama_keras.checks import check_recipe, print_report
+    from llama_keras.tasks import pretraining_recipe
     from llama_keras.tasks.recipe import load_recipe
 
-    report = check_recipe(load_recipe(recipe, overrides=set_ or ()))
+    load: Callable[..., Any] = load_recipe
+    if pretraining_recipe.is_pretraining_recipe(recipe):
+        load = pretraining_recipe.load_pretraining_recipe
+    report = check_recipe(load(recipe, overrides=set_ or ()))
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_keras.data.files import find_file, jsonl_rows, read_text
+from llama_keras.data.parts import split_source
 from llama_keras.errors import InputError
 
 # Turns that do not say whose they are.
@@ -40,13 +41,15 @@ def load_dialogues(
 
     Args:
         source: a `.jsonl` file, with `.gz` after it or not; a folder that holds `SPLIT.jsonl`;
-            `package:FILE` or `shared:FILE`, see `data.load_classification`.
+            `package:FILE` or `shared:FILE`, and parts such as `x.jsonl[::4]`, see
+            `data.load_classification`.
         split: the split of a folder.
         column: the key that holds the turns.
 
     Raises:
         InputError: the source is missing, malformed or empty, or a turn has no text.
     """
+    source, part = split_source(str(source))
     file = find_file(source, split)
     found = []
     for place, row in jsonl_rows(read_text(file), file):
@@ -58,9 +61,10 @@ def load_dialogues(
         found.append(
             [_message(turn, number, f"{file}, {place}") for number, turn in enumerate(turns)]
         )
+    found = part.of(found)
     if not found:
         raise InputError(f"{source} holds no conversations; give a file with at least one.")
-    return DialogueData(found, str(source))
+    return DialogueData(found, f"{source}{part}")
 
 
 def _message(turn: Any, number: int, place: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ class Documents:
 
     Attributes:
         texts: none of them blank.
-        blank: how many blank lines were left out.
+        blank: how many blank lines, or texts, were left out.
         source: what was asked for, for messages and result files.
     """
 
@@ -51,25 +51,31 @@ def load_documents(
     texts: list[str] = []
     blank = 0
     for source in several:
-        if _is_text_file(str(source)):
-            lines = read_text(find_file(str(source), None)).split("\n")
-            blank += sum(not line.strip() for line in lines[:-1])
-        else:
-            lines = _labelled(str(source), text_column, label_column)
-        texts += [line.strip() for line in lines if line.strip()][:limit]
+        lines = document_lines(source, text_column=text_column, label_column=label_column)
+        found = [line.strip() for line in lines if line.strip()]
+        blank += len(lines) - len(found)
+        texts += found[:limit]
     if not texts:
         raise InputError(f"{', '.join(map(str, several)) or 'The list of sources'} holds no text.")
     return Documents(texts, blank, ", ".join(map(str, several)))
 
 
-def _is_text_file(source: str) -> bool:
-    return source.endswith((".txt", ".txt.gz"))
+def document_lines(source: str | Path, *, text_column: str, label_column: str) -> list[str]:
+    """Returns the lines of a text file, or the texts of a labelled set, blank ones too.
 
-
-def _labelled(source: str, text_column: str, label_column: str) -> list[str]:
-    split = None
+    Args, Raises: see `load_documents`.
+    """
+    source, split = str(source), None
+    if is_text_file(source):
+        lines = read_text(find_file(source, None)).split("\n")
+        return lines if lines[-1] else lines[:-1]  # the last line has an end, too
     if source.startswith("tfds:"):
         source, _, split = source.rpartition("/")
     return load_classification(
         source, split=split, text_column=text_column, label_column=label_column
     ).texts
+
+
+def is_text_file(source: str) -> bool:
+    """Says whether a source is plain text, one document a line."""
+    return source.endswith((".txt", ".txt.gz"))

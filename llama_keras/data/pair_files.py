@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_keras.data.files import Record, file_rows, find_file
+from llama_keras.data.parts import split_source
 from llama_keras.errors import InputError
 
 COLUMNS = ("anchor", "positive", "negative")
@@ -44,16 +45,18 @@ def load_pairs(source: str | Path, *, split: str | None = None) -> PairData:
     Args:
         source: a `.jsonl`, `.csv` or `.tsv` file with the columns `anchor`, `positive` and perhaps
             `negative`, with `.gz` after it or not; a folder that holds such files, one a split;
-            `package:FILE` or `shared:FILE`, see `data.load_classification`.
+            `package:FILE` or `shared:FILE`, and parts such as `x.jsonl[::4]`, see
+            `data.load_classification`.
         split: the split of a folder.
 
     Raises:
         InputError: the source is missing, empty or malformed, lacks a column, or has a negative in
             some lines only; the message names the line.
     """
-    if str(source).startswith("tfds:"):
+    source, part = split_source(str(source))
+    if source.startswith("tfds:"):
         raise InputError(f"{source}: pairs are read from files; write them as JSONL.")
-    name = str(source) if split is None else f"{source}/{split}"
+    name = source if split is None else f"{source}/{split}"
     rows: list[tuple[str, ...]] = []
     for place, record in file_rows(find_file(source, split)):
         row = _row(record, f"{name}, {place}")
@@ -63,9 +66,10 @@ def load_pairs(source: str | Path, *, split: str | None = None) -> PairData:
                 "all lines a negative, or none."
             )
         rows.append(row)
+    rows = part.of(rows)
     if not rows:
         raise InputError(f"{name} holds no examples; give a data set with at least one.")
-    return PairData(rows, name)
+    return PairData(rows, f"{name}{part}")
 
 
 def _row(record: Record, place: str) -> tuple[str, ...]:

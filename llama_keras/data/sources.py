@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llama_keras.data.files import Record, file_rows, find_file, tfds_folders
+from llama_keras.data.parts import split_source
 from llama_keras.errors import InputError
 
 # Stands between the labels of a text in CSV and TSV files.
@@ -69,7 +69,8 @@ def load_classification(
             or not; a folder that holds such files, one a split; `tfds:NAME` for a set of
             TensorFlow Datasets (`tfds:glue/sst2`); `package:FILE` for a file shipped in
             `llama_keras/data`; `shared:FILE` for one under `shared_folder()`. `[A%:B%]` behind a
-            file takes a part of it, as tfds does: `x.jsonl[:80%]` and `x.jsonl[80%:]` are all.
+            file takes a part of it, as tfds does: `x.jsonl[:80%]` and `x.jsonl[80%:]` are all;
+            `x.jsonl[::4]` is every fourth example, `x.jsonl[:80%:4]` both.
         split: The split of a `tfds:` set or of a folder (`train` finds `train.jsonl`).
         text_column: The name of the column or key that holds the text; of several, the texts
             are joined by line breaks.
@@ -90,7 +91,7 @@ def load_classification(
         raise InputError(
             f"A pair needs two text columns, such as [question, passage]; received {text_column!r}."
         )
-    source, first, last = _percents(str(source))
+    source, part = split_source(str(source))
     scheme, colon, name = str(source).partition(":")
     if colon and scheme == "tfds":
         from llama_keras.data.tfds_rows import tfds_rows
@@ -107,27 +108,11 @@ def load_classification(
         if names_column is not None:
             row = {**row, label_column: _name(row, label_column, names_column, place)}
         labels.append(to_label(row, label_column, place))
-    part = slice(len(texts) * first // 100, len(texts) * last // 100)
-    texts, labels = texts[part], labels[part]
+    texts, labels = part.of(texts), part.of(labels)
     if not texts:
         raise InputError(f"{source} holds no examples; give a data set with at least one.")
-    part = "" if (first, last) == (0, 100) else f"[{first}%:{last}%]"
     name = source if split is None else f"{source}/{split}"
-    return ClassificationData(texts, labels, name + part)
-
-
-_PERCENTS = re.compile(r"\[(?:(\d+)%)?:(?:(\d+)%)?\]$")
-
-
-def _percents(source: str) -> tuple[str, int, int]:
-    """Gives a source without `[A%:B%]` behind it, A and B."""
-    found = _PERCENTS.search(source)
-    if not found:
-        return source, 0, 100
-    first, last = int(found[1] or 0), int(found[2] or 100)
-    if not first < last <= 100:
-        raise InputError(f"{source}: the part {found[0]} is empty; write such as [:80%] or [80%:].")
-    return source[: found.start()], first, last
+    return ClassificationData(texts, labels, f"{name}{part}")
 
 
 def _column(row: Record, column: str, place: str) -> object:

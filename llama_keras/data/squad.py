@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_keras.data.files import find_file, jsonl_rows, read_text, suffix_of, tfds_folders
+from llama_keras.data.parts import split_source
 from llama_keras.errors import InputError
 
 SUFFIXES = (".json", ".jsonl")
@@ -56,8 +57,8 @@ def load_question_answering(
     Args:
         source: a `.json` file as SQuAD has it, or a `.jsonl` file with an object of `question`,
             `context`, `answers` and perhaps `id` a line, each with `.gz` after it or not; a folder
-            that holds such files, one a split; `tfds:NAME`; `package:FILE` or `shared:FILE`, see
-            `data.load_classification`.
+            that holds such files, one a split; `tfds:NAME`; `package:FILE` or `shared:FILE`, and
+            parts such as `x.json[::4]`, see `data.load_classification`.
         split: the split of a `tfds:` set or of a folder.
         data_dir: where `tfds:` sets are prepared.
 
@@ -65,9 +66,10 @@ def load_question_answering(
         InputError: the source is missing, malformed or empty, or a question lacks its id, its
             context is empty, or an answer begins outside of it; the message names the place.
     """
-    name = str(source) if split is None else f"{source}/{split}"
+    source, part = split_source(str(source))
+    name = source if split is None else f"{source}/{split}"
     examples, seen = [], {}
-    for place, row in _rows(str(source), split, data_dir):
+    for place, row in _rows(source, split, data_dir):
         example = _checked(row, f"{name}, {place}")
         if example["id"] in seen:
             raise InputError(
@@ -75,9 +77,10 @@ def load_question_answering(
             )
         seen[example["id"]] = place
         examples.append(example)
+    examples = part.of(examples)
     if not examples:
         raise InputError(f"{name} holds no questions; give a data set with at least one.")
-    return QuestionAnsweringData(examples, name)
+    return QuestionAnsweringData(examples, f"{name}{part}")
 
 
 def _rows(source: str, split: str | None, data_dir) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_keras.data.files import find_file, jsonl_rows, read_text, suffix_of, tfds_folders
+from llama_keras.data.parts import split_source
 from llama_keras.errors import InputError
 
 # Columns of words and tags, or JSON lines.
@@ -56,7 +57,8 @@ def load_tagged(
             further columns, and in the last column the tag; an empty line ends a sentence), or
             `.jsonl` (`{"text": …, "spans": [{"start": 0, "end": 4, "label": "PER"}]}`, characters
             are Unicode code points), each with `.gz` after it or not; a folder of such files;
-            `tfds:`, `package:` or `shared:` names, see `load_classification`.
+            `tfds:`, `package:` or `shared:` names, and parts such as `x.conll[::4]`, see
+            `load_classification`.
         split: the split of a `tfds:` set or of a folder.
         text_column: JSONL's key of the text; a `tfds:` set's feature with the words.
         spans_column: JSONL's key of the spans; a `tfds:` set's feature with the tags.
@@ -65,7 +67,8 @@ def load_tagged(
     Raises:
         InputError: the source is missing, empty or malformed; the message names the line.
     """
-    scheme, colon, name = str(source).partition(":")
+    source, part = split_source(str(source))
+    scheme, colon, name = source.partition(":")
     if colon and scheme == "tfds":
         from llama_keras.data.tfds_rows import tfds_rows
 
@@ -79,12 +82,12 @@ def load_tagged(
             found = [_record(row, text_column, spans_column, f"{file}, {at}") for at, row in rows]
         else:
             found = list(_conll_sentences(text, file))
+    found = part.of(found)
     if not found:
         raise InputError(f"{source} holds no sentences; give a data set with at least one.")
     inputs, targets, places = (list(column) for column in zip(*found, strict=True))
-    return TaggedData(
-        inputs, targets, places, str(source) if split is None else f"{source}/{split}"
-    )
+    name = source if split is None else f"{source}/{split}"
+    return TaggedData(inputs, targets, places, f"{name}{part}")
 
 
 def _conll_sentences(text: str, file: Path) -> Iterator[tuple[list[str], list[str], str]]:

@@ -47,9 +47,11 @@ class TaskKind:
 
 def model_arguments(recipe: Recipe, strategy) -> dict[str, Any]:
     """Gives the arguments of `from_preset` that all kinds have in common."""
+    # Without the argument the task cleans as the preset's model was taught.
+    cleaning = {} if recipe.clean is None else {"cleaning": recipe.clean or None}
     return {
+        **cleaning,
         "strategy": strategy,
-        "cleaning": recipe.clean or None,
         "dtype": recipe.model.dtype,
         "backbone_arguments": {"attention_mask": recipe.model.attention_mask},
         "max_sequence_length": recipe.model.max_sequence_length,

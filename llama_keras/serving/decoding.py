@@ -3,7 +3,7 @@
 Axes: B rows, P tokens of the longest prompt, N new tokens, S stop strings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -86,20 +86,31 @@ class Decoder:
     """Continues prompts inside a graph.
 
     Args:
-        backbone: a causal `LlamaBackbone`.
+        backbone: a `LlamaBackbone`, causal or with `attention_mask="prefix"`.
         tokenizer: its `text.Tokenizer`.
+        end_ids: tokens that end an answer; by default those of the tokenizer.
+        both_ways: whether a prompt's tokens see each other both ways.
         jit_compile: have XLA compile the steps, anew for each number of rows and cache length; the
             latter is a power of two then.
     """
 
-    def __init__(self, backbone, tokenizer, *, jit_compile: bool = False):
+    def __init__(
+        self,
+        backbone,
+        tokenizer,
+        *,
+        end_ids: Sequence[int] | None = None,
+        both_ways: bool = False,
+        jit_compile: bool = False,
+    ):
         self._backbone = backbone
+        self._prefill = partial(generation.prefill, backbone, both_ways=both_ways)
         decode = partial(generation.decode, backbone)
         self._decode = tf.function(decode, jit_compile=True) if jit_compile else decode
         # A cache is read and written whole at each step: it is no longer than it needs to be.
         self._slots = _power_of_two if jit_compile else tf.identity
         self._texts = tokenizer.graph.texts
-        self._end_ids = np.array(tokenizer.end_ids, "int32")
+        self._end_ids = np.array(tokenizer.end_ids if end_ids is None else end_ids, "int32")
 
     def run(self, prompts: Prompts, settings: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Gives the answers, B first; see `causal_lm_signatures` for the outputs.
@@ -132,8 +143,7 @@ class Decoder:
         rows, length = tf.unstack(tf.shape(prompts.token_ids))
         most = tf.reduce_max(tf.concat([settings["max_new_tokens"], [1]], axis=0))
         sampled = {name: settings[name] for name in SETTINGS}  # XLA takes no strings
-        state, *made = generation.prefill(
-            self._backbone,
+        state, *made = self._prefill(
             *prompts,
             self._backbone.init_cache(rows, self._slots(length + most)),
             settings,

@@ -3,7 +3,7 @@
 Axes: B texts, T tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,17 +49,20 @@ def text_features(model, text) -> dict[str, tf.Tensor]:
     return padded(rows, model.tokenizer.pad_id)
 
 
-def tokens_signature(model, *, output: str = "logits") -> Callable:
-    """Gives `tokens`: `token_ids` and `padding_mask` int32 `(B, T)` to what the model computes.
+def tokens_signature(
+    model, *, output: str = "logits", inputs: Sequence[tf.TensorSpec] = TOKEN_FEATURES
+) -> Callable:
+    """Gives `tokens`: token features, int32 `(B, T)` each, to what the model computes.
 
     Args:
         model: a task.
         output: the name of that, float32.
+        inputs: the features; by default `token_ids` and `padding_mask`.
     """
 
-    @tf.function(input_signature=TOKEN_FEATURES)
-    def tokens(token_ids, padding_mask):
-        features = {"token_ids": token_ids, "padding_mask": padding_mask}
+    @tf.function(input_signature=inputs)
+    def tokens(*values):
+        features = {spec.name: value for spec, value in zip(inputs, values, strict=True)}
         return {output: tf.cast(model(features, training=False), tf.float32)}
 
     return tokens

@@ -19,7 +19,9 @@ def _of(head: str) -> Callable[..., Signatures]:
 # task class name -> what makes its signatures
 SIGNATURES: dict[str, Callable[..., Signatures]] = {
     "CausalLM": _of("causal_lm"),
+    "Denoiser": _of("denoiser"),
     "Embedder": _of("embedder"),
+    "MaskedLM": _of("masked_lm"),
     "QuestionAnswerer": _of("question_answerer"),
     "TextClassifier": _of("text_classifier"),
     "TokenClassifier": _of("token_classifier"),
@@ -27,4 +29,6 @@ SIGNATURES: dict[str, Callable[..., Signatures]] = {
 # task class name -> settings of `export` that its maker takes; others take none
 EXPORT_SETTINGS = {
     "CausalLM": ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop", "jit_compile"),
+    "Denoiser": ("max_new_tokens",),
+    "MaskedLM": ("top_k",),
 }

@@ -281,6 +281,23 @@ def _keras(source: Source) -> dict[str, Any]:
     return config
 
 
+def preset_cleaning(source: Source) -> dict[str, Any] | None:
+    """What raw text went through before the model of a preset saw it.
+
+    Args:
+        source: From `resolve`.
+
+    Returns:
+        As `text.Cleaning.get_config` gives it; None where nothing is told.
+    """
+    from llama_keras.weights.huggingface import read_json
+
+    if source.kind != "keras":
+        return None
+    assert source.path is not None
+    return read_json(source.path / PRESET_FILE).get("cleaning")
+
+
 def _random(source: Source) -> dict[str, Any]:
     assert source.preset is not None
     return source.preset.config

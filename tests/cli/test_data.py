@@ -77,3 +77,18 @@ def test_a_mistake_is_one_quiet_paragraph():
     done = llama_keras("data", "check", "text_classification")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1 and "no training data" in done.stderr
+
+
+def test_pretraining_recipes_by_name_and_by_file(invoke, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("one line\nanother line\n")
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"name: mine\nobjective: causal\ndata: {{train: {text}}}\n")
+    for recipe, name in (("plain_text", "plain_text"), (file, "mine")):
+        done = invoke(recipe, "--set", f"data.train={text}")
+        assert done.exit_code == 0, done.output
+        assert "good  counts      train 2 documents of 20 characters" in done.output
+        assert done.output.splitlines()[-1] == f"{name}: 6 good, 0 warn, 0 fail"
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("objective: [")
+    assert "is not YAML" in str(invoke(broken).exception)

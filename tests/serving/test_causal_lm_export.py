@@ -9,10 +9,15 @@ import tensorflow as tf
 
 from llama_keras.errors import InputError
 from llama_keras.serving import SavedModel, serve_in_background
-from llama_keras.serving.signature_def import read_saved_model
 from llama_keras.tasks import CausalLM
+from tests.serving.fresh_process import (
+    TEXT_OPS,
+    c_api_answers,
+    fresh_answers,
+    operations,
+    ops_beyond_core,
+)
 
-TEXT_OPS = {"SentencepieceOp", "SentencepieceTokenizeOp", "SentencepieceTokenizeWithOffsetsOp"}
 PROMPTS = [
     "Once upon a time",
     "x",
@@ -43,18 +48,6 @@ PAIRS = [
     ("née\u2003", "é 日本"),
     ("a" * 50, "b"),
 ]
-FRESH = """
-import json, sys
-import tensorflow as tf, tensorflow_text
-model = tf.saved_model.load(sys.argv[1])
-signature = model.signatures[sys.argv[2]]
-types = signature.structured_input_signature[1]
-columns = json.load(open(sys.argv[3], encoding="utf-8"))
-out = signature(**{k: tf.constant(v, types[k].dtype) for k, v in columns.items()})
-assert not {"llama_keras", "keras_hub"} & set(sys.modules)
-print(json.dumps({k: [x.decode() if isinstance(x, bytes) else x for x in v.numpy().tolist()]
-                  for k, v in out.items()}))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -97,18 +90,6 @@ def check(found, answers):
     sums = [sum(answer.log_probabilities) for answer in answers]
     np.testing.assert_allclose(found["log_probability"], sums, atol=1e-3)
     assert list(found["num_prompt_tokens"]) == [answer.num_prompt_tokens for answer in answers]
-
-
-def run(*arguments):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
@@ -181,21 +162,15 @@ def test_tokens_signature_equals_the_model(model, folder):
 
 
 @pytest.mark.parametrize("signature", ["generate", "score"])
-def test_a_fresh_process_and_the_c_api_give_the_same_answers(model, folder, tmp_path, signature):
+def test_a_fresh_process_and_the_c_api_give_the_same_answers(model, folder, signature):
     context, continuation = zip(*PAIRS, strict=True)
     stop = [["e", "~~"]] * 6
     columns = {
         "generate": columns_of(PROMPTS, stop=stop, **SETTINGS["sampled"]),
         "score": {"context": context, "continuation": continuation},
     }[signature]
-    request = tmp_path / "request.json"
-    request.write_text(json.dumps(columns), encoding="utf-8")
-    fresh = run("-c", FRESH, folder, signature, request)
-    as_tf_serving = run(
-        *("-m", "llama_keras.serving.c_api", folder),
-        *("--signature", signature, "--inputs", request),
-    )["outputs"]
-    for found in (fresh, as_tf_serving):
+    for answers in (fresh_answers, c_api_answers):
+        found = answers(folder, columns, signature=signature)
         if signature == "generate":
             check(found, model.generate(PROMPTS, stop=stop[0], **SETTINGS["sampled"]))
             continue
@@ -277,11 +252,8 @@ def test_a_prompt_may_fill_the_context_but_for_one_token(model, folder):
 
 
 def test_only_core_and_text_ops_each_weight_once_and_a_true_manifest(model, folder):
-    from tensorflow.python.framework import op_def_registry
-
-    used = set(read_saved_model(folder).operations)
-    assert {op for op in used if op in TEXT_OPS or op_def_registry.get(op) is None} <= TEXT_OPS
-    assert not {op for op in used if "PyFunc" in op or op.startswith("Xla")}
+    assert ops_beyond_core(folder) <= TEXT_OPS
+    assert not {op for op in operations(folder) if "PyFunc" in op or op.startswith("Xla")}
     in_memory = sum(weight.numpy().nbytes for weight in (w.value for w in model.weights))
     on_disk = sum(path.stat().st_size for path in (folder / "variables").glob("*.data*"))
     assert on_disk < 1.1 * in_memory + 10_000
@@ -323,14 +295,9 @@ def test_xla_is_used_on_request_alone_and_runs_in_the_c_api_too(model, folder, t
     assert compiled not in (folder / "saved_model.pb").read_bytes()
     folder = model.export(tmp_path / "name", jit_compile=True)
     assert compiled in (folder / "saved_model.pb").read_bytes()
-    request = tmp_path / "request.json"
     stop = [["e", "~~"]] * 6
     columns = columns_of(PROMPTS, stop=stop, **SETTINGS["sampled"])
-    request.write_text(json.dumps(columns), encoding="utf-8")
-    found = run(
-        *("-m", "llama_keras.serving.c_api", folder),
-        *("--signature", "generate", "--inputs", request),
-    )["outputs"]
+    found = c_api_answers(folder, columns, signature="generate")
     check(found, model.generate(PROMPTS, stop=stop[0], **SETTINGS["sampled"]))
 
 
@@ -349,11 +316,9 @@ def test_smollm2_answers_as_the_keras_model_does(smollm2, tmp_path):
     prompts = ["Once upon a time there was", "1, 2, 3, 4,"]
     seeds = {"temperature": [0.7, 0.7], "top_p": [0.9, 0.9], "seed": [1, 2]}
     for settings in ({}, seeds):
-        request = tmp_path / "request.json"
         columns = columns_of(prompts, max_new_tokens=[24, 24], stop=[["\n\n"]], **settings)
-        request.write_text(json.dumps(columns), encoding="utf-8")
         expected = model.generate(prompts, max_new_tokens=24, stop="\n\n", **settings)
-        check(run("-c", FRESH, folder, "generate", request), expected)
+        check(fresh_answers(folder, columns, signature="generate"), expected)
     pairs = [("The capital of France is", " Paris"), ("The capital of France is", " Rome")]
     found = saved.run("score", context=[a for a, _ in pairs], continuation=[b for _, b in pairs])
     totals = [total for total, _ in model.loglikelihood(pairs)]

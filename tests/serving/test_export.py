@@ -1,26 +1,21 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from llama_keras.errors import InputError
-from llama_keras.serving.signature_def import read_saved_model
 from llama_keras.serving.signatures import SIGNATURES
 from llama_keras.tasks import TextClassifier
+from tests.serving.fresh_process import (
+    TEXT_OPS,
+    c_api_answers,
+    fresh_answers,
+    operations,
+    ops_beyond_core,
+)
 
 TEXTS = ["A lovely day.", "", "日本 🙂 naïve", "null \x00 byte", "long " * 200]
-# Ops of TF-Text that a stock TF Serving links (its model_servers/BUILD, ops_lib).
-TEXT_OPS = {
-    "SentencepieceOp",
-    "SentencepieceTokenizeOp",
-    "SentencepieceTokenizeWithOffsetsOp",
-    "SentencepieceDetokenizeOp",
-    "RegexSplitWithOffsets",
-    "NormalizeUTF8",
-}
 CLEANING = [
     "strip_html",
     {"name": "normalize", "form": "NFKC"},
@@ -41,17 +36,6 @@ UNCLEAN = {
     "\u202eשלום\u200f": "שלום",
     "Day " * 200: ("day " * 200).strip(),
 }
-FRESH = """
-import json, sys
-import numpy as np, tensorflow as tf, tensorflow_text
-model = tf.saved_model.load(sys.argv[1])
-out = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
-assert not any(name.split(".")[0] in ("keras", "keras_hub", "llama_keras") and
-               getattr(sys.modules[name], "LlamaBackbone", None) for name in list(sys.modules))
-assert "llama_keras" not in sys.modules
-print(json.dumps({k: v.numpy().astype(str).tolist() if v.dtype == tf.string else
-                  v.numpy().tolist() for k, v in out.items()}))
-"""
 
 
 @pytest.fixture(scope="module", params=["float32", "mixed_bfloat16"])
@@ -65,28 +49,18 @@ def exported(request, tmp_path_factory):
     return model, folder, np.array([list(row["scores"].values()) for row in expected]), tolerance
 
 
-def run(*arguments):
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_a_fresh_process_without_our_code_gives_the_same_answers(exported, tmp_path):
+def test_a_fresh_process_without_our_code_gives_the_same_answers(exported):
     _, folder, expected, tolerance = exported
-    found = run("-c", FRESH, str(folder), json.dumps(TEXTS))
+    found = fresh_answers(folder, {"text": TEXTS})
     assert np.abs(np.array(found["scores"]) - expected).max() < tolerance
     names = np.array(["negative", "positive"])
     assert found["label"] == names[np.array(found["scores"]).argmax(axis=1)].tolist()
 
 
-def test_the_c_api_gives_the_same_answers_as_tf_serving_would(exported, tmp_path):
+def test_the_c_api_gives_the_same_answers_as_tf_serving_would(exported):
     _, folder, expected, tolerance = exported
-    request = tmp_path / "request.json"
-    request.write_text(json.dumps({"text": TEXTS}))
-    found = run("-m", "llama_keras.serving.c_api", str(folder), "--inputs", str(request))
-    assert np.abs(np.array(found["outputs"]["scores"]) - expected).max() < tolerance
+    found = c_api_answers(folder, {"text": TEXTS})
+    assert np.abs(np.array(found["scores"]) - expected).max() < tolerance
 
 
 def test_tokens_signature_equals_the_model(exported):
@@ -101,18 +75,9 @@ def test_tokens_signature_equals_the_model(exported):
 
 
 def test_only_ops_that_a_stock_server_has(exported):
-    from tensorflow.python.framework import op_def_registry
-
     _, folder, *_ = exported
-    used = set(read_saved_model(folder).operations)
-    # TF-Text's own ops are registered in this process too, but under the names below alone.
-    beyond_core = {op for op in used if not _is_core(op, op_def_registry)}
-    assert beyond_core <= TEXT_OPS
-    assert not {op for op in used if "PyFunc" in op}
-
-
-def _is_core(name, registry):
-    return name not in TEXT_OPS and registry.get(name) is not None
+    assert ops_beyond_core(folder) <= TEXT_OPS
+    assert not {op for op in operations(folder) if "PyFunc" in op}
 
 
 def test_each_weight_is_written_once(exported):
@@ -162,17 +127,15 @@ def test_a_fresh_process_cleans_as_the_model_does(cleaned):
     expected = scores_of(plain, list(UNCLEAN.values()))
     assert np.abs(expected - scores_of(plain, list(UNCLEAN))).max() > 1e-3  # cleaning does matter
     assert np.abs(expected - scores_of(model, list(UNCLEAN))).max() < 1e-5
-    found = run("-c", FRESH, str(folder), json.dumps(list(UNCLEAN)))
+    found = fresh_answers(folder, {"text": list(UNCLEAN)})
     assert np.abs(expected - np.array(found["scores"])).max() < 1e-5
 
 
-def test_the_c_api_cleans_as_tf_serving_would(cleaned, tmp_path):
+def test_the_c_api_cleans_as_tf_serving_would(cleaned):
     model, folder, _ = cleaned
-    request = tmp_path / "request.json"
-    request.write_text(json.dumps({"text": list(UNCLEAN)}))
-    found = run("-m", "llama_keras.serving.c_api", str(folder), "--inputs", str(request))
+    found = c_api_answers(folder, {"text": list(UNCLEAN)})
     expected = scores_of(model, list(UNCLEAN))
-    assert np.abs(expected - np.array(found["outputs"]["scores"])).max() < 1e-5
+    assert np.abs(expected - np.array(found["scores"])).max() < 1e-5
 
 
 def test_invalid_utf8_is_answered_as_its_replacement(cleaned):
@@ -183,11 +146,8 @@ def test_invalid_utf8_is_answered_as_its_replacement(cleaned):
 
 
 def test_cleaning_needs_only_ops_that_a_stock_server_has(cleaned):
-    from tensorflow.python.framework import op_def_registry
-
-    used = set(read_saved_model(cleaned[1]).operations)
-    assert "NormalizeUTF8" in used
-    assert {op for op in used if not _is_core(op, op_def_registry)} <= TEXT_OPS
+    assert "NormalizeUTF8" in operations(cleaned[1])
+    assert ops_beyond_core(cleaned[1]) <= TEXT_OPS
 
 
 def test_manifest_tells_the_cleaning(cleaned, exported):

@@ -1,23 +1,13 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from llama_keras.serving.signature_def import read_saved_model
 from llama_keras.tasks import Embedder
+from tests.serving.fresh_process import c_api_answers, fresh_answers, operations
 
 TEXTS = ["A LOVELY day.", "", "日本 🙂 naïve", "null \x00 byte", "long " * 60, "今天天气很好"]
-FRESH = """
-import json, sys
-import tensorflow as tf, tensorflow_text
-model = tf.saved_model.load(sys.argv[1])
-out = model.signatures["serving_default"](text=tf.constant(json.loads(sys.argv[2])))
-assert "llama_keras" not in sys.modules
-print(json.dumps({name: value.numpy().tolist() for name, value in out.items()}))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -34,28 +24,17 @@ def exported(tmp_path_factory):
     return model, folder, model.predict(TEXTS, verbose=0)
 
 
-def run(*arguments):
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def test_a_fresh_process_without_our_code_gives_the_same_vectors(exported):
     _, folder, expected = exported
-    found = run("-c", FRESH, str(folder), json.dumps(TEXTS))
+    found = fresh_answers(folder, {"text": TEXTS})
     assert list(found) == ["embedding"]
     assert np.abs(np.array(found["embedding"]) - expected).max() < 1e-5
 
 
-def test_the_c_api_gives_the_same_vectors_as_tf_serving_would(exported, tmp_path):
+def test_the_c_api_gives_the_same_vectors_as_tf_serving_would(exported):
     _, folder, expected = exported
-    request = tmp_path / "request.json"
-    request.write_text(json.dumps({"text": TEXTS}))
-    command = ("-m", "llama_keras.serving.c_api", str(folder), "--inputs", str(request))
-    found = run(*command, "--signature", "embed")
-    assert np.abs(np.array(found["outputs"]["embedding"]) - expected).max() < 1e-5
+    found = c_api_answers(folder, {"text": TEXTS}, signature="embed")
+    assert np.abs(np.array(found["embedding"]) - expected).max() < 1e-5
 
 
 def test_tokens_signature_and_manifest(exported):
@@ -77,4 +56,4 @@ def test_tokens_signature_and_manifest(exported):
 
 
 def test_the_graph_calls_no_python(exported):
-    assert not {op for op in read_saved_model(exported[1]).operations if "PyFunc" in op}
+    assert not {op for op in operations(exported[1]) if "PyFunc" in op}

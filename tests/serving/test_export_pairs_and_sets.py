@@ -1,28 +1,21 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from llama_keras.serving import SavedModel, serve_in_background
-from llama_keras.serving.signature_def import read_saved_model
 from llama_keras.tasks import TextClassifier
+from tests.serving.fresh_process import (
+    TEXT_OPS,
+    c_api_answers,
+    fresh_answers,
+    operations,
+    ops_beyond_core,
+)
 
 TEXTS = ["Is it good?", "", "今天天气 🙂 naïve", "null \x00 byte", "long " * 60, "who?"]
 SECONDS = ["It is.", "", "很好", "", "long " * 60, "someone " * 60]
-TEXT_OPS = {"SentencepieceOp", "SentencepieceTokenizeOp", "SentencepieceTokenizeWithOffsetsOp"}
-FRESH = """
-import json, sys
-import tensorflow as tf, tensorflow_text
-model = tf.saved_model.load(sys.argv[1])
-columns = json.loads(sys.argv[2])
-out = model.signatures["serving_default"](**{k: tf.constant(v) for k, v in columns.items()})
-assert not {"llama_keras", "keras_hub"} & set(sys.modules)
-print(json.dumps({k: [x.decode() if isinstance(x, bytes) else x for x in v.numpy().tolist()]
-                  for k, v in out.items()}))
-"""
 COLUMNS = {"text": TEXTS, "text_pair": SECONDS}
 FORMS = {
     "pairs": {"pairs": True},
@@ -58,25 +51,14 @@ def check(model, found, expected):
         assert np.abs(np.array(found["score"]) - np.max(scores, axis=1)).max() < 1e-5
 
 
-def run(*arguments):
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def test_a_fresh_process_without_our_code_gives_the_same_answers(exported):
     model, folder, columns, expected = exported
-    check(model, run("-c", FRESH, str(folder), json.dumps(columns)), expected)
+    check(model, fresh_answers(folder, columns), expected)
 
 
-def test_the_c_api_gives_the_same_answers_as_tf_serving_would(exported, tmp_path):
+def test_the_c_api_gives_the_same_answers_as_tf_serving_would(exported):
     model, folder, columns, expected = exported
-    request = tmp_path / "request.json"
-    request.write_text(json.dumps(columns), encoding="utf-8")
-    found = run("-m", "llama_keras.serving.c_api", str(folder), "--inputs", str(request))
-    check(model, found["outputs"], expected)
+    check(model, c_api_answers(folder, columns), expected)
 
 
 def test_a_server_takes_rows(exported):
@@ -91,8 +73,6 @@ def test_a_server_takes_rows(exported):
 
 
 def test_manifest_ops_and_a_true_example(exported):
-    from tensorflow.python.framework import op_def_registry
-
     model, folder, columns, _ = exported
     manifest = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
     assert manifest["signatures"]["serving_default"]["inputs"].keys() == columns.keys()
@@ -101,9 +81,8 @@ def test_manifest_ops_and_a_true_example(exported):
     (answer,) = manifest["example"]["response"]["predictions"]
     x = [(asked["text"], asked["text_pair"])] if model.pairs else [asked["text"]]
     check(model, {k: [v] for k, v in answer.items()}, model.predict(x, verbose=0))
-    used = set(read_saved_model(folder).operations)
-    assert {op for op in used if op in TEXT_OPS or op_def_registry.get(op) is None} <= TEXT_OPS
-    assert not {op for op in used if "PyFunc" in op}
+    assert ops_beyond_core(folder) <= TEXT_OPS
+    assert not {op for op in operations(folder) if "PyFunc" in op}
 
 
 def test_no_rows_and_bytes_that_are_no_text(exported):

@@ -1,5 +1,8 @@
 """TF Serving's own gRPC stubs against our server, and our client against it, too."""
 
+from importlib import import_module
+from typing import Any
+
 import grpc
 import numpy as np
 import pytest
@@ -7,13 +10,6 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
 
 from llama_keras.errors import InputError
 from llama_keras.serving.client import ServingError
@@ -22,6 +18,19 @@ from llama_keras.serving.grpc_messages import messages
 from llama_keras.serving.server import running_server
 from llama_keras.serving.tensor_proto import fill_tensor, read_tensor
 
+
+def _api(name: str) -> Any:
+    """Generated code, whose names a type checker cannot see."""
+    return import_module(f"tensorflow_serving.apis.{name}")
+
+
+get_model_metadata_pb2: Any = _api("get_model_metadata_pb2")
+get_model_status_pb2: Any = _api("get_model_status_pb2")
+model_service_pb2_grpc: Any = _api("model_service_pb2_grpc")
+predict_pb2: Any = _api("predict_pb2")
+prediction_service_pb2_grpc: Any = import_module(
+    "tensorflow_serving.apis.prediction_service_pb2_grpc"
+)
 CODE = grpc.StatusCode
 
 

@@ -1,16 +1,19 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from llama_keras.serving import SavedModel, serve_in_background
-from llama_keras.serving.signature_def import read_saved_model
 from llama_keras.tasks import QuestionAnswerer
+from tests.serving.fresh_process import (
+    TEXT_OPS,
+    c_api_answers,
+    fresh_answers,
+    operations,
+    ops_beyond_core,
+)
 
-TEXT_OPS = {"SentencepieceOp", "SentencepieceTokenizeOp", "SentencepieceTokenizeWithOffsetsOp"}
 QUESTIONS = ["who?", "今天天气怎么样，谁知道？", "", "what", "who?", "far"]
 CONTEXTS = [
     "She grew up near Lima.",
@@ -20,16 +23,6 @@ CONTEXTS = [
     " \u200f naïve\u3000🙂 שלום",
     "word " * 500,
 ]
-FRESH = """
-import json, sys
-import tensorflow as tf, tensorflow_text
-model = tf.saved_model.load(sys.argv[1])
-columns = json.loads(sys.argv[2])
-out = model.signatures["serving_default"](**{k: tf.constant(v) for k, v in columns.items()})
-assert not {"llama_keras", "keras_hub"} & set(sys.modules)
-print(json.dumps({k: [x.decode() if isinstance(x, bytes) else x for x in v.numpy().tolist()]
-                  for k, v in out.items()}))
-"""
 COLUMNS = {"question": QUESTIONS, "context": CONTEXTS}
 
 
@@ -59,27 +52,16 @@ def check(found, expected):
         assert np.abs(np.array(found[name]) - [row[name] for row in expected]).max() < 1e-5
 
 
-def run(*arguments):
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def test_a_fresh_process_without_our_code_gives_the_same_answers(exported):
     model, folder, expected = exported
-    check(run("-c", FRESH, str(folder), json.dumps(COLUMNS)), expected)
+    check(fresh_answers(folder, COLUMNS), expected)
     nulls = [not row["text"] for row in expected]
     assert sum(nulls) == (3 if model.null_answers else 1)
 
 
-def test_the_c_api_gives_the_same_answers_as_tf_serving_would(exported, tmp_path):
+def test_the_c_api_gives_the_same_answers_as_tf_serving_would(exported):
     _, folder, expected = exported
-    request = tmp_path / "request.json"
-    request.write_text(json.dumps(COLUMNS), encoding="utf-8")
-    found = run("-m", "llama_keras.serving.c_api", str(folder), "--inputs", str(request))
-    check(found["outputs"], expected)
+    check(c_api_answers(folder, COLUMNS), expected)
 
 
 def test_a_server_takes_columns_and_rows(exported):
@@ -116,12 +98,9 @@ def test_bytes_that_are_no_text_no_rows_and_a_book(exported):
 
 
 def test_only_core_and_text_ops_each_weight_once_and_a_true_example(exported):
-    from tensorflow.python.framework import op_def_registry
-
     model, folder, _ = exported
-    used = set(read_saved_model(folder).operations)
-    assert {op for op in used if op in TEXT_OPS or op_def_registry.get(op) is None} <= TEXT_OPS
-    assert not {op for op in used if "PyFunc" in op}
+    assert ops_beyond_core(folder) <= TEXT_OPS
+    assert not {op for op in operations(folder) if "PyFunc" in op}
     in_memory = sum(weight.numpy().nbytes for weight in (w.value for w in model.weights))
     on_disk = sum(path.stat().st_size for path in (folder / "variables").glob("*.data*"))
     assert on_disk < 1.1 * in_memory + 10_000

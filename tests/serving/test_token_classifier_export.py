@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from llama_keras.serving.signature_def import read_saved_model
 from llama_keras.tasks import TokenClassifier
-from tests.serving.test_export import FRESH, TEXT_OPS, run
+from tests.serving.fresh_process import (
+    TEXT_OPS,
+    c_api_answers,
+    fresh_answers,
+    operations,
+    ops_beyond_core,
+)
 
 TEXTS = [
     "Ada Lovelace was born in London.",
@@ -64,18 +69,12 @@ def check(outputs, expected, texts=TEXTS):
 def test_a_fresh_process_without_our_code_gives_the_same_answers(exported):
     _, folder, expected = exported
     assert any(" " in entity["text"].strip() for row in expected for entity in row)
-    fresh = FRESH.replace(
-        "v.numpy().astype(str)", "np.char.decode(v.numpy().astype(bytes), 'utf-8')"
-    )
-    check(run("-c", fresh, str(folder), json.dumps(TEXTS)), expected)
+    check(fresh_answers(folder, {"text": TEXTS}), expected)
 
 
-def test_the_c_api_gives_the_same_answers_as_tf_serving_would(exported, tmp_path):
+def test_the_c_api_gives_the_same_answers_as_tf_serving_would(exported):
     _, folder, expected = exported
-    request = tmp_path / "request.json"
-    request.write_text(json.dumps({"text": TEXTS}))
-    found = run("-m", "llama_keras.serving.c_api", str(folder), "--inputs", str(request))
-    check(found["outputs"], expected)
+    check(c_api_answers(folder, {"text": TEXTS}), expected)
 
 
 def signature(folder, name="serving_default"):
@@ -113,11 +112,8 @@ def test_tokens_signature_equals_the_model(exported):
 
 
 def test_only_ops_that_a_stock_server_has(exported):
-    from tensorflow.python.framework import op_def_registry
-
-    used = set(read_saved_model(exported[1]).operations)
-    assert {op for op in used if op in TEXT_OPS or not op_def_registry.get(op)} <= TEXT_OPS
-    assert not {op for op in used if "PyFunc" in op}
+    assert ops_beyond_core(exported[1]) <= TEXT_OPS
+    assert not {op for op in operations(exported[1]) if "PyFunc" in op}
 
 
 def test_manifest_tells_the_contract_with_a_true_answer(exported):

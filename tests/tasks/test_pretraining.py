@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 
 from llama_keras.errors import InputError
+from llama_keras.kinds.kind import model_arguments
 from llama_keras.models import LlamaBackbone
-from llama_keras.tasks import CausalLM, Pretraining, TextClassifier
+from llama_keras.tasks import CausalLM, Pretraining, QuestionAnswerer, TextClassifier
+from llama_keras.tasks.recipe import load_recipe
 from llama_keras.text import Tokenizer
 
 TEXTS = ["one two three four five", "six seven", "eight nine ten", "two four six eight"] * 6
@@ -195,3 +197,38 @@ def test_presets_of_other_objectives(tmp_path):
     again = LlamaBackbone.from_preset(tmp_path / "both")
     assert again.config.attention_mask == "bidirectional"
     np.testing.assert_array_equal(again.weights[0].numpy(), denoising.backbone.weights[0].numpy())
+
+
+def test_a_preset_keeps_the_cleaning_of_its_texts(tmp_path):
+    cleaning = [{"name": "normalize", "form": "NFKC"}, "lower", "collapse_whitespace"]
+    model = make("causal", cleaning=cleaning)
+    model.save_to_preset(tmp_path / "preset")
+    classifier = TextClassifier.from_preset(tmp_path / "preset", labels=["a", "b"])
+    assert classifier.cleaning == model.cleaning
+    texts = ["ＯＮＥ  Two", "one two"]
+    unclean, clean = (answer["score"] for answer in classifier.predict(texts, verbose=0))
+    assert unclean == pytest.approx(clean, abs=1e-5)
+    again = Pretraining.from_preset(tmp_path / "preset")
+    assert again.cleaning == model.cleaning
+    plain = TextClassifier.from_preset(tmp_path / "preset", labels=["a", "b"], cleaning=None)
+    assert plain.cleaning is None
+    plain.set_weights(classifier.get_weights())
+    assert plain.predict(texts[0], verbose=0)[0]["score"] != pytest.approx(clean, abs=1e-3)
+    for task in (CausalLM, QuestionAnswerer):
+        with pytest.raises(InputError, match=r"cleaned by \['normalize', 'lower'.*cleaning=None"):
+            task.from_preset(tmp_path / "preset")
+        assert task.from_preset(tmp_path / "preset", cleaning=None).cleaning is None
+    make("causal", cleaning=["lower"]).save_to_preset(tmp_path / "lower")
+    assert QuestionAnswerer.from_preset(tmp_path / "lower").cleaning.clean(["Who"]) == ["who"]
+    make("causal", cleaning=[]).save_to_preset(tmp_path / "none")
+    assert CausalLM.from_preset(tmp_path / "none").cleaning is None
+
+
+@pytest.mark.parametrize(
+    ("clean", "expected"),
+    [("null", {}), ("[]", {"cleaning": None}), ("[lower]", {"cleaning": [{"name": "lower"}]})],
+)
+def test_a_recipe_without_cleaning_leaves_it_to_the_preset(clean, expected):
+    recipe = load_recipe("text_classification", overrides=[f"clean={clean}"])
+    found = model_arguments(recipe, None)
+    assert {name: value for name, value in found.items() if name == "cleaning"} == expected

@@ -71,7 +71,7 @@ def test_cleaning_steps_are_listed_in_their_order_with_all_settings(tmp_path):
         {"name": "normalize", "form": "NFC"},
         {"name": "remove_punctuation", "replacement": " ", "keep": "-"},
     ]
-    assert load_recipe("text_classification").clean == []
+    assert load_recipe("text_classification").clean is None
 
 
 @pytest.mark.parametrize(
