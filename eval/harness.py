@@ -96,6 +96,23 @@ def evaluate_suites(
         raise InputError(f"A suite is named twice: {[suite.name for suite in loaded]}.")
     jobs = [_prepare(suite, data, limit) for suite in loaded]
     target = open_target(model, **settings)
+    try:
+        return _evaluate(jobs, target, limit, batch_size, output, cache, seed, show_progress)
+    finally:
+        if target is not model and hasattr(target, "close"):
+            target.close()  # type: ignore[attr-defined]
+
+
+def _evaluate(
+    jobs: Sequence[_Job],
+    target: Target,
+    limit: int | None,
+    batch_size: int,
+    output: str | Path | None,
+    cache: str | Path | None,
+    seed: int,
+    visible: bool,
+) -> list[Result]:
     for job in jobs:
         _check(job, target)
     fingerprint = target.fingerprint()
@@ -109,7 +126,7 @@ def evaluate_suites(
         if known is None:
             samples = record.begin(job.suite.name) if record else Samples()
             work = _Work(job, target, samples, answers, batch_size)
-            work.run(visible=show_progress)
+            work.run(visible=visible)
             known = _result(work, target, fingerprint, limit, seed)
             if record:
                 record.finish(known, samples.done.values())
@@ -155,9 +172,10 @@ def _prepare(suite: Suite, data: str | Path | None, limit: int | None) -> _Job:
 
 def _check_file(suite: Suite) -> None:
     from llama_keras.data.files import find_file
+    from llama_keras.data.parts import split_source
     from llama_keras.eval.targets.fingerprints import content_sha256
 
-    file = find_file(suite.data.source, suite.data.split, suffixes=_SUFFIXES)
+    file = find_file(split_source(suite.data.source)[0], suite.data.split, suffixes=_SUFFIXES)
     found = content_sha256(file)
     if found != suite.data.sha256:
         raise InputError(

@@ -35,14 +35,25 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
 class Target(Protocol):
     """What the harness needs of a model."""
 
-    kind: str
-    """`keras`, `saved_model`, `rest`, `grpc` or `openai`."""
-    location: str
-    """The path or URL."""
-    requests: frozenset[str]
-    """The keys of `REQUESTS` that it can answer."""
-    labels: list[str] | None
-    """The labels that it can give; None where it has none or does not tell."""
+    @property
+    def kind(self) -> str:
+        """`keras`, `saved_model`, `rest`, `grpc` or `openai`."""
+        ...
+
+    @property
+    def location(self) -> str:
+        """The path or URL."""
+        ...
+
+    @property
+    def requests(self) -> frozenset[str]:
+        """The keys of `REQUESTS` that it can answer."""
+        ...
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The labels that it can give; None where it has none or does not tell."""
+        ...
 
     def ask(self, kind: str, requests: Sequence[Request], *, batch_size: int = 32) -> list[Answer]:
         """Gives one answer a request, in order.

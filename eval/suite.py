@@ -56,6 +56,8 @@ class SuiteData(Record):
     """Where tfds sets are prepared."""
     documents: str | None = None
     """For `perplexity`: a regular expression; a line that it matches begins a new document."""
+    detokenize: Literal["wikitext"] | None = None
+    """For `perplexity`: score the text as people write it; words and bytes are counted before."""
 
 
 class SuitePrompt(Record):
@@ -69,6 +71,8 @@ class SuitePrompt(Record):
     """The key of the list of choices, or the choices themselves, the same for all examples."""
     answer: str = "answer"
     """The key of the right choice: its number from 0, or the choice itself."""
+    scored: str = "{choice}"
+    """For `multiple_choice`: what is scored after the context; both may hold `{choice}`."""
     delimiter: str = " "
     """Stands between context and continuation."""
     separator: str = "\n\n"

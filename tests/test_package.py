@@ -12,7 +12,12 @@ import pytest
 HEAVY = ("tensorflow", "tensorflow_text", "keras", "keras_hub", "jax", "sklearn", "scipy")
 LINKS = ("tasks", "eval")
 # Where the name to import is not the name to install.
-DISTRIBUTIONS = {"google": "protobuf", "grpc": "grpcio", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 # Told how to install when they are asked for: `hf://` presets, the JAX backend, the adapter.
 OPTIONAL = {"huggingface-hub", "jax", "lm-eval"}
 

@@ -114,12 +114,14 @@ def bootstrap_sums(
 
 
 def json_docs(suite: Suite, source: str, split: str | None) -> list[Doc]:
-    """Gives the rows of a JSONL, CSV or TSV file, or of a folder's split, as they are."""
+    """Gives the rows of a JSONL, CSV or TSV file, or of a folder's split, or a part `[80%:]`."""
     from llama_keras.data.files import file_rows, find_file
+    from llama_keras.data.parts import split_source
 
     if source.startswith("tfds:"):
         raise InputError(f"{source}: a {suite.task} suite reads files; write the set as JSONL.")
-    return [row for _, row in file_rows(find_file(source, split))]
+    name, part = split_source(source)
+    return part.of([row for _, row in file_rows(find_file(name, split))])
 
 
 def filled(template: str, doc: Doc, suite: Suite) -> str:

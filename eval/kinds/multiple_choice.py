@@ -3,6 +3,9 @@
 `acc`, `acc_norm` and `acc_bytes` are those of lm-evaluation-harness (`api/task.py`,
 `process_results`): the sum of log-probabilities alone, divided by the characters of the choice, by
 its UTF-8 bytes; the delimiter counts in none. The first of equals wins, as in `numpy.argmax`.
+
+A prompt whose context has `{choice}`, and whose `scored` is one text, asks after which choice that
+text is likeliest: partial scoring, as in lm-evaluation-harness's winogrande.
 """
 
 from collections.abc import Sequence
@@ -59,25 +62,33 @@ def gold_of(doc: Doc, suite: Suite) -> int:
     )
 
 
+def _parts(doc: Doc, choice: str, suite: Suite) -> tuple[str, str]:
+    """Gives what comes before a choice, and what is scored, without the delimiter."""
+    values, prompt = {**doc, "choice": choice}, suite.prompt
+    return filled(prompt.context, values, suite), filled(prompt.scored, values, suite)
+
+
 def _requests(doc: Doc, suite: Suite, shots: Sequence[Doc]) -> list[Request]:
     gold_of(doc, suite)
+    delimiter = suite.prompt.delimiter
 
     def solved(shot: Doc) -> str:
-        right = choices_of(shot, suite)[gold_of(shot, suite)]
-        return filled(suite.prompt.context, shot, suite) + suite.prompt.delimiter + right
+        return delimiter.join(_parts(shot, choices_of(shot, suite)[gold_of(shot, suite)], suite))
 
-    context = with_shots(suite, shots, solved, filled(suite.prompt.context, doc, suite))
-    return [
-        {"context": context, "continuation": suite.prompt.delimiter + choice}
-        for choice in choices_of(doc, suite)
-    ]
+    requests = []
+    for choice in choices_of(doc, suite):
+        context, scored = _parts(doc, choice, suite)
+        context = with_shots(suite, shots, solved, context)
+        requests.append({"context": context, "continuation": delimiter + scored})
+    return requests
 
 
 def _row(doc: Doc, suite: Suite, answers: Sequence[Answer]) -> Row:
     choices, gold = choices_of(doc, suite), gold_of(doc, suite)
+    scored = [_parts(doc, choice, suite)[1] for choice in choices]
     logprobs = np.array([answer["logprob"] for answer in answers], "float64")
-    by_characters = logprobs / [len(choice) for choice in choices]
-    by_bytes = logprobs / [len(choice.encode("utf-8", "surrogatepass")) for choice in choices]
+    by_characters = logprobs / [len(text) for text in scored]
+    by_bytes = logprobs / [len(text.encode("utf-8", "surrogatepass")) for text in scored]
     best = int(np.argmax(logprobs))
     shares = np.exp(logprobs - logprobs.max())
     return {

@@ -42,8 +42,8 @@ def test_own_suite_loads_with_defaults(tmp_path):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(InputError, match="'sst3'.*did you mean 'sst2'.*'demo_sentiment'"):
-        load_suite("sst3")
+    with pytest.raises(InputError, match="'xquad_ed'.*did you mean 'xquad_en'.*'demo_sentiment'"):
+        load_suite("xquad_ed")
 
 
 BAD = [

@@ -40,11 +40,21 @@ def test_documents_begin_at_the_lines_that_match(make_suite, tmp_path):
     suite = make_suite("perplexity", data=fields)
     docs = get_kind("perplexity").load(suite, str(file), None)
     assert [doc["text"] for doc in docs] == [
-        " \n = One = \n\n = = Part = = \n text\n",
+        " = One = \n\n = = Part = = \n text",
         " = Two = \n more",
     ]
     whole = make_suite("perplexity", data={"source": str(file)})
     assert len(get_kind("perplexity").load(whole, str(file), None)) == 1
+
+
+def test_a_conversation_is_a_document_with_a_turn_a_line(make_suite, tmp_path):
+    file = tmp_path / "talks.jsonl"
+    file.write_text('{"turns": [{"text": "Hi"}, "Ho"], "text": "x"}\n{"turns": [{"act": "?"}]}\n')
+    suite = make_suite("perplexity", data={"source": str(file), "text_column": "turns"})
+    with pytest.raises(InputError, match="line 2: 'turns' is neither a text nor a list of turns"):
+        get_kind("perplexity").load(suite, str(file), None)
+    file.write_text(file.read_text().splitlines()[0])
+    assert get_kind("perplexity").load(suite, str(file), None) == [{"text": "Hi\nHo"}]
 
 
 def test_generation_compares_texts_and_counts_by_sacrebleu(make_suite, score):

@@ -57,6 +57,24 @@ def test_the_first_of_equals_wins_and_certainty_is_measured(make_suite, score):
     assert found["choice_perplexity"].value == pytest.approx(2.0)
 
 
+def test_one_text_may_be_scored_after_each_choice(make_suite, score):
+    suite = make_suite(
+        "multiple_choice",
+        prompt={"context": "{context} {choice}", "scored": "{rest}.", "choices": "options"},
+    )
+    doc = {"context": "So", "options": ["Ann", "{Bob}"], "rest": "won", "answer": 1}
+    shot = {"context": "But", "options": ["Cy", "Di"], "rest": "lost", "answer": 0}
+    asked = KIND.requests(doc, suite, [shot])
+    assert [request["context"] for request in asked] == [
+        "But Cy lost.\n\nSo Ann",
+        "But Cy lost.\n\nSo {Bob}",
+    ]
+    assert [request["continuation"] for request in asked] == [" won."] * 2
+    # The scored texts are of one length, so no normalization changes who is first.
+    _, found = score(suite, [doc], [said(-5.0, -4.0)], "acc", "acc_norm", "acc_bytes")
+    assert [metric.value for metric in found.values()] == [1.0] * 3
+
+
 @pytest.mark.parametrize(
     ("doc", "reason"),
     [
