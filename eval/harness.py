@@ -2,38 +2,29 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llama_keras.errors import InputError
 from llama_keras.eval.cache import AnswerCache
+from llama_keras.eval.differences import Differences
+from llama_keras.eval.jobs import Job, check_fits, checked_answer, prepare, size_of, with_shots
 from llama_keras.eval.kinds import METRIC_NAMES, get_kind
-from llama_keras.eval.kinds.kind import EvalKind
 from llama_keras.eval.progress import progress_bar
 from llama_keras.eval.record import Record, Sample, Samples, digest
-from llama_keras.eval.requests import ANSWERS, Answer, Doc, Request, Target
+from llama_keras.eval.requests import Answer, Request, Target
 from llama_keras.eval.results import Result, merged_results, peak_memory, versions
-from llama_keras.eval.shots import shot_chooser
-from llama_keras.eval.suite import Suite, load_suite
+from llama_keras.eval.suite import Suite
 from llama_keras.eval.targets import open_target
 
 SEED = 0
+DRIFT = 4
+# Beyond this a number is said to change with the batch.
+_DRIFT_TOLERANCE = 1e-3
+# Answers that are too dear to be asked for twice.
+_NO_DRIFT = ("generate_until", "loglikelihood_rolling")
 # Examples whose answers reach the disk together; those of like length stand together.
 _CHUNK = 128
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One suite, ready to be asked."""
-
-    suite: Suite
-    kind: EvalKind
-    docs: list[Doc]
-    requests: list[list[Request]]
-    shots: list[list[int]]
-    original: int
-    source: str
 
 
 def evaluate(suite: str | Path | Suite, **arguments: Any) -> Result:
@@ -60,6 +51,7 @@ def evaluate_suites(
     output: str | Path | None = None,
     cache: str | Path | None = None,
     seed: int = SEED,
+    drift: int = DRIFT,
     show_progress: bool = True,
     **settings: Any,
 ) -> list[Result]:
@@ -78,6 +70,8 @@ def evaluate_suites(
         cache: A file that keeps answers for later evaluations of the same weights; not for
             servers, which do not tell their weights.
         seed: Of the bootstrap.
+        drift: So many examples are asked again, one at a time, to see what the batches change;
+            0 does not.
         show_progress: Show a bar with rate and remaining time, if standard error is a terminal.
         **settings: Of the target, such as `dtype`.
 
@@ -91,30 +85,31 @@ def evaluate_suites(
             raise InputError(f"{name} must be at least 1, got {value}.")
     if not suites or (data is not None and len(suites) > 1):
         raise InputError("Name at least one suite; with data in place of its own just one.")
-    loaded = [_with_shots(suite, shots) for suite in suites]
+    loaded = [with_shots(suite, shots) for suite in suites]
     if len({suite.name for suite in loaded}) < len(loaded):
         raise InputError(f"A suite is named twice: {[suite.name for suite in loaded]}.")
-    jobs = [_prepare(suite, data, limit) for suite in loaded]
+    jobs = [prepare(suite, data, limit) for suite in loaded]
     target = open_target(model, **settings)
     try:
-        return _evaluate(jobs, target, limit, batch_size, output, cache, seed, show_progress)
+        return _evaluate(jobs, target, limit, batch_size, output, cache, seed, drift, show_progress)
     finally:
         if target is not model and hasattr(target, "close"):
             target.close()  # type: ignore[attr-defined]
 
 
 def _evaluate(
-    jobs: Sequence[_Job],
+    jobs: Sequence[Job],
     target: Target,
     limit: int | None,
     batch_size: int,
     output: str | Path | None,
     cache: str | Path | None,
     seed: int,
+    drift: int,
     visible: bool,
 ) -> list[Result]:
     for job in jobs:
-        _check(job, target)
+        check_fits(job, target)
     fingerprint = target.fingerprint()
     record = None
     if output is not None:
@@ -127,7 +122,7 @@ def _evaluate(
             samples = record.begin(job.suite.name) if record else Samples()
             work = _Work(job, target, samples, answers, batch_size)
             work.run(visible=visible)
-            known = _result(work, target, fingerprint, limit, seed)
+            known = _result(work, target, fingerprint, limit, seed, drift)
             if record:
                 record.finish(known, samples.done.values())
         results.append(known)
@@ -137,68 +132,8 @@ def _evaluate(
     return results
 
 
-def _with_shots(suite: str | Path | Suite, shots: int | None) -> Suite:
-    loaded = suite if isinstance(suite, Suite) else load_suite(suite)
-    if shots is None:
-        return loaded
-    if not get_kind(loaded.task).prompted:
-        raise InputError(f"{loaded.name} is a {loaded.task} suite; it takes no worked examples.")
-    changed = loaded.shots.model_copy(update={"count": shots})
-    return loaded.model_copy(update={"shots": changed})
-
-
-def _prepare(suite: Suite, data: str | Path | None, limit: int | None) -> _Job:
-    kind = get_kind(suite.task)
-    source, split = (suite.data.source, suite.data.split) if data is None else (str(data), None)
-    if data is None and suite.data.sha256 is not None:
-        _check_file(suite)
-    docs = kind.load(suite, source, split)
-    if not docs:
-        raise InputError(f"{source} holds no examples.")
-    suite = suite.model_copy(update={"labels": suite.labels or kind.labels(docs)})
-    pool = None
-    if suite.shots.count and suite.shots.source is not None:
-        pool = kind.load(suite, suite.shots.source, suite.shots.split)
-    choose = shot_chooser(suite, docs, pool)
-    shots = [choose(number) for number in range(len(docs[:limit]))]
-    worked = docs if pool is None else pool
-    requests = [
-        kind.requests(doc, suite, [worked[shot] for shot in chosen])
-        for doc, chosen in zip(docs, shots, strict=False)
-    ]
-    name = source if split is None else f"{source}/{split}"
-    return _Job(suite, kind, docs[:limit], requests, shots, len(docs), name)
-
-
-def _check_file(suite: Suite) -> None:
-    from llama_keras.data.files import find_file
-    from llama_keras.data.parts import split_source
-    from llama_keras.eval.targets.fingerprints import content_sha256
-
-    file = find_file(split_source(suite.data.source)[0], suite.data.split, suffixes=_SUFFIXES)
-    found = content_sha256(file)
-    if found != suite.data.sha256:
-        raise InputError(
-            f"{file} is not the file that {suite.name} was made for: its SHA-256 is {found}, not "
-            f"{suite.data.sha256}. Fetch it anew, or measure it on purpose with --data {file}."
-        )
-
-
-_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".conll", ".txt")
-
-
-def _check(job: _Job, target: Target) -> None:
-    if job.kind.request not in target.requests:
-        raise InputError(
-            f"{job.suite.name} asks for {job.kind.request!r}, and the {target.kind} target "
-            f"{target.location} answers {sorted(target.requests)}; choose a suite or a model that "
-            "fits."
-        )
-    job.kind.check(job.suite, job.docs, target.labels)
-
-
 def _plan(
-    jobs: Sequence[_Job], target: Target, fingerprint: str | None, limit: int | None, seed: int
+    jobs: Sequence[Job], target: Target, fingerprint: str | None, limit: int | None, seed: int
 ) -> dict[str, Any]:
     return {
         "suites": {job.suite.name: digest(job.suite.model_dump()) for job in jobs},
@@ -227,6 +162,10 @@ def _open_cache(
     return AnswerCache(file, fingerprint=fingerprint)
 
 
+# Fields of a row that a sample holds under another name, or not at all.
+ELSEWHERE = ("expected", "predicted", "texts", "vectors")
+
+
 class _Work:
     """Asks what has not been answered yet.
 
@@ -237,7 +176,7 @@ class _Work:
 
     def __init__(
         self,
-        job: _Job,
+        job: Job,
         target: Target,
         samples: Samples,
         cache: AnswerCache | None,
@@ -251,7 +190,7 @@ class _Work:
         """Asks for all that is left."""
         left = [n for n in range(len(self.job.docs)) if n not in self.samples.done]
         # Texts of like length go together, which spares padding whatever the target is.
-        left.sort(key=lambda number: -_size(self.job.requests[number]))
+        left.sort(key=lambda number: -size_of(self.job.requests[number]))
         chunk = max(_CHUNK, self._batch_size)
         with progress_bar(self.job.suite.name, total=len(left), visible=visible) as advance:
             for first in range(0, len(left), chunk):
@@ -265,6 +204,21 @@ class _Work:
                     ]
                 )
                 advance(len(numbers))
+
+    def drift(self, count: int) -> dict[str, Any] | None:
+        """Asks some examples again, each by itself; see `Result.drift`."""
+        total, kind = len(self.job.docs), self.job.kind.request
+        if not count or not self.asked or total < 2 or kind in _NO_DRIFT:
+            return None
+        count = min(count, total)
+        numbers = sorted({round(at * (total - 1) / max(count - 1, 1)) for at in range(count)})
+        differences, others = Differences(_DRIFT_TOLERANCE), []
+        for number in numbers:
+            asked = self.job.requests[number]
+            again = [self._target.ask(kind, [request], batch_size=1)[0] for request in asked]
+            if differences.between(self.samples.done[number]["resps"], again):
+                others.append(number)
+        return {"examples": len(numbers), "largest": differences.largest, "differing": others}
 
     def _answers(self, requests: list[Request]) -> list[Answer]:
         kind = self.job.kind.request
@@ -280,7 +234,7 @@ class _Work:
             self.seconds += time.perf_counter() - start
             self.asked += len(asked)
             for number, answer in zip(missing, given, strict=True):
-                found[number] = _checked(answer, kind, requests[number], self._target)
+                found[number] = checked_answer(answer, kind, requests[number], self._target)
             if self._cache is not None:
                 self._cache.keep(kind, asked, given)
         return [answer for answer in found if answer is not None]
@@ -298,38 +252,11 @@ class _Work:
             "filtered_resps": row.get("predicted"),
             "doc_hash": digest(doc),
             "prompt_hash": digest(requests),
-            **{name: value for name, value in row.items() if name not in _ELSEWHERE},
+            **{name: value for name, value in row.items() if name not in ELSEWHERE},
         }
         if job.shots[number]:
             sample["shots"] = job.shots[number]
         return sample
-
-
-# Fields of a row that a sample holds under another name.
-_ELSEWHERE = ("expected", "predicted", "texts", "vectors")
-
-
-def _size(requests: Sequence[Request]) -> int:
-    return sum(len(text) for r in requests for text in r.values() if isinstance(text, str))
-
-
-def _checked(answer: Answer, kind: str, request: Request, target: Target) -> Answer:
-    """Gives an answer that holds what answers of its kind hold, and numbers that are numbers."""
-    wanted = ANSWERS[kind]
-    missing = [key for key in wanted if key not in answer]
-    if missing and not (kind == "classify" and "labels" in answer):
-        raise InputError(
-            f"{target.location} gave {sorted(answer)} to {kind!r}, without {missing}; it is no "
-            "model of that kind."
-        )
-    for key in ("logprob", "score"):
-        value = answer.get(key)
-        if isinstance(value, float) and value != value:
-            raise InputError(
-                f"{target.location} gave a {key} that is not a number for {str(request)[:200]}; "
-                "its weights or its export are damaged."
-            )
-    return answer
 
 
 def rows_of(suite: Suite, samples: Sequence[Sample]) -> list[dict[str, Any]]:
@@ -352,7 +279,12 @@ def metrics_of(suite: Suite, rows: Sequence[dict[str, Any]], *, seed: int) -> di
 
 
 def _result(
-    work: _Work, target: Target, fingerprint: str | None, limit: int | None, seed: int
+    work: _Work,
+    target: Target,
+    fingerprint: str | None,
+    limit: int | None,
+    seed: int,
+    drift: int,
 ) -> Result:
     job = work.job
     samples = [work.samples.done[number] for number in range(len(job.docs))]
@@ -383,6 +315,7 @@ def _result(
         resumed=work.samples.resumed,
         requests_per_second=work.asked / work.seconds if work.seconds else 0.0,
         peak_memory_bytes=peak_memory(),
+        drift=work.drift(drift),
         seed=seed,
         warnings=_warnings(target, first, truncated),
         versions=versions(),
@@ -400,8 +333,3 @@ def _warnings(target: Target, first: list[int] | None, truncated: int) -> list[s
     if truncated:
         found.append(f"{truncated} requests lost their beginning: the model's context is short.")
     return found
-
-
-def first_requests(suite: Suite, count: int) -> list[list[Request]]:
-    """Gives what a suite asks for its first examples."""
-    return _prepare(suite, None, count).requests if count else []

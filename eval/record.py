@@ -76,7 +76,7 @@ class Record:
         with new_file(self.folder / f"samples_{result.suite}.jsonl") as file:
             with file.open("w", encoding="utf-8") as stream:
                 for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
-                    stream.write(json.dumps(sample, ensure_ascii=False) + "\n")
+                    stream.write(_line(sample))
         write_text(
             self.folder / f"results_{result.suite}.json",
             json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n",
@@ -116,10 +116,16 @@ class Samples:
     def add(self, samples: list[Sample]) -> None:
         """Appends samples; they have left this process when this returns."""
         if self._file is not None:
-            lines = [json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples]
             with self._file.open("a", encoding="utf-8") as stream:
-                stream.write("".join(lines))
+                stream.write("".join(map(_line, samples)))
         self.done |= {sample["doc_id"]: sample for sample in samples}
+
+
+def _line(sample: Sample) -> str:
+    text = json.dumps(sample, ensure_ascii=False)
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        text = json.dumps(sample)  # half a surrogate pair cannot be written as it is
+    return text + "\n"
 
 
 def read_json(file: Path) -> dict[str, Any]:

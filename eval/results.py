@@ -68,6 +68,10 @@ class Result:
     """asked / seconds."""
     peak_memory_bytes: int
     """Of this process up to now."""
+    drift: dict[str, Any] | None
+    """What changes when examples are asked one at a time: how many were asked so, the largest
+    difference of each number, and the numbers of the examples whose answers are others; None where
+    that was not looked at."""
     seed: int
     """Of the bootstrap."""
     warnings: list[str] = field(default_factory=list)

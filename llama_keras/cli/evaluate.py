@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llama_keras.cli.evaluate_records import compare, report, rescore
 from llama_keras.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -64,6 +65,17 @@ def _run(
             help="Exit with 1 when a metric is worse; SUITE:METRIC=VALUE for one; repeatable.",
         ),
     ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard's scalars of the results.")
+    ] = None,
+    step: Annotated[int, typer.Option(min=0, help="With --tensorboard: of the scalars.")] = 0,
+    parity: Annotated[
+        str | None,
+        typer.Option(help="Ask this model, too, and list what differs: exit with 1 if any does."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="With --parity: by which numbers may differ.")
+    ] = 1e-4,
     as_json: AsJson = False,
 ) -> None:
     """Ask a model for every example of some suites, and score the answers."""
@@ -72,6 +84,24 @@ def _run(
     loaded = [load_suite(suite) for suite in suites]
     bounds = [_bound(text, loaded) for text in fail_under or []]
     settings: dict[str, Any] = {"dtype": dtype} if dtype else {}
+    if parity is not None:
+        from llama_keras.cli.evaluate_parity import run_parity
+
+        if bounds or cache or tensorboard:
+            raise InputError("--parity scores nothing; leave the options of scores and caches out.")
+        return run_parity(
+            loaded,
+            a=model,
+            b=parity,
+            data=data,
+            limit=limit,
+            shots=shots,
+            batch_size=batch_size,
+            tolerance=tolerance,
+            output=output,
+            as_json=as_json,
+            **settings,
+        )
     try:
         results = evaluate_suites(
             loaded,
@@ -89,6 +119,10 @@ def _run(
         again = "the same command goes on from here" if output else "with --output DIR it goes on"
         typer.echo(f"llama-keras: {error} What was answered is kept; {again}.", err=True)
         raise typer.Exit(EXIT_UNAVAILABLE) from None
+    if tensorboard is not None:
+        from llama_keras.eval.tensorboard import write_scalars
+
+        write_scalars(results, directory=tensorboard, step=step)
     if as_json:
         print(json.dumps([r.to_dict() for r in results], indent=2, ensure_ascii=False))
     else:
@@ -125,7 +159,7 @@ def _show(
     """Show a suite as it is read, and what it asks."""
     import yaml
 
-    from llama_keras.eval.harness import first_requests
+    from llama_keras.eval.jobs import first_requests
     from llama_keras.eval.suite import load_suite
 
     loaded = load_suite(suite)
@@ -135,7 +169,14 @@ def _show(
         print(json.dumps(asked, indent=2, ensure_ascii=False))
 
 
-_VERBS = {"run": _run, "list": _list, "show": _show}
+_VERBS = {
+    "run": _run,
+    "list": _list,
+    "show": _show,
+    "compare": compare,
+    "report": report,
+    "rescore": rescore,
+}
 
 
 def _bound(text: str, suites: list):
@@ -194,6 +235,14 @@ def _print_table(results: "list[Result]", output: Path | None) -> None:
             f"{result.seconds:.1f} s, {result.requests_per_second:.1f} requests/s{kept}{again}",
             markup=False,
         )
+        if result.drift is not None:
+            largest = max(result.drift["largest"].values(), default=0.0)
+            others = len(result.drift["differing"])
+            console.print(
+                f"  asked one at a time, {result.drift['examples']} examples: {others} answered "
+                f"otherwise, numbers within {largest:.1e}",
+                markup=False,
+            )
         for warning in result.warnings:
             console.print(f"  warning: {warning}", markup=False)
     if output is not None:

@@ -29,6 +29,16 @@ def test_result_holds_values_intervals_and_where_they_come_from(toy_suite, toy_t
     assert result.versions["llama-keras"] != "not installed"
 
 
+def test_half_a_surrogate_pair_survives_the_record(tmp_path, toy_suite, toy_target):
+    file = tmp_path / "odd.jsonl"
+    file.write_text('{"text": "\\ud800 good é", "label": "positive"}\n')
+    evaluate(toy_suite, model=toy_target, data=file, output=tmp_path / "x")
+    (sample,) = samples_of(tmp_path / "x")
+    assert sample["doc"]["text"] == "\ud800 good é"
+    again = evaluate(toy_suite, model=toy_target, data=file, output=tmp_path / "x")
+    assert again.metrics["accuracy"].value == 1.0
+
+
 def test_the_suites_metrics_are_those_computed(toy_suite, toy_target):
     suite = load_suite(toy_suite).model_copy(update={"metrics": ["f1"]})
     result = evaluate(suite, model=toy_target)
@@ -87,7 +97,7 @@ def test_data_replaces_the_suites_own(tmp_path, toy_suite, toy_target):
 
 def test_a_finished_evaluation_is_not_asked_again(tmp_path, toy_suite, toy_target):
     output = tmp_path / "result"
-    first = evaluate(toy_suite, model=toy_target, output=output)
+    first = evaluate(toy_suite, model=toy_target, output=output, drift=0)
     assert evaluate(toy_suite, model=toy_target, output=output) == first
     assert len(toy_target.asked) == 1
 
@@ -99,11 +109,27 @@ def test_an_interrupted_one_goes_on_even_after_half_a_line(tmp_path, toy_suite, 
     (output / "samples_toy.part.jsonl").write_text(whole[0] + whole[2] + whole[3][:20])
     for name in ("samples_toy.jsonl", "results_toy.json", "results.json"):
         (output / name).unlink()
-    result = evaluate(toy_suite, model=toy_target, output=output)
+    result = evaluate(toy_suite, model=toy_target, output=output, drift=0)
     assert (result.resumed, result.asked, result.n) == (2, 2, 4)
     assert sorted(toy_target.asked[-1]) == ["bad", "so bad"]
     assert (output / "samples_toy.jsonl").read_text() == "".join(whole)
     assert not (output / "samples_toy.part.jsonl").exists()
+
+
+def test_what_batches_change_is_measured(toy_suite, toy_target, monkeypatch):
+    result = evaluate(toy_suite, model=toy_target)
+    assert result.drift == {"examples": 4, "largest": {"score": 0.0}, "differing": []}
+    ask = toy_target.ask
+
+    def wavering(kind, requests, *, batch_size):
+        score = 0.75 if len(requests) > 1 else 0.8 if "not" in requests[0]["text"] else 0.7501
+        return [{**answer, "score": score} for answer in ask(kind, requests)]
+
+    monkeypatch.setattr(toy_target, "ask", wavering)
+    drift = evaluate(toy_suite, model=toy_target, drift=9).drift
+    assert (drift["examples"], drift["differing"]) == (4, [2])
+    assert drift["largest"]["score"] == pytest.approx(0.05)
+    assert evaluate(toy_suite, model=toy_target, drift=0).drift is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from llama_keras.data.parts import split_source
 from llama_keras.errors import InputError
-from llama_keras.eval.harness import first_requests
+from llama_keras.eval.jobs import first_requests
 from llama_keras.eval.kinds import get_kind
 from llama_keras.eval.requests import REQUESTS
 from llama_keras.eval.suite import load_suite, suite_names
