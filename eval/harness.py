@@ -216,7 +216,8 @@ class _Work:
         for number in numbers:
             asked = self.job.requests[number]
             again = [self._target.ask(kind, [request], batch_size=1)[0] for request in asked]
-            if differences.between(self.samples.done[number]["resps"], again):
+            pairs = zip(self.samples.done[number]["resps"], again, strict=True)
+            if any([differences.between(*pair) for pair in pairs]):
                 others.append(number)
         return {"examples": len(numbers), "largest": differences.largest, "differing": others}
 
