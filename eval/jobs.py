@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llama_keras.errors import InputError
 from llama_keras.eval.kinds import get_kind
@@ -125,14 +126,22 @@ def checked_answer(answer: Answer, kind: str, request: Request, target: Target) 
             f"{target.location} gave {sorted(answer)} to {kind!r}, without {missing}; it is no "
             "model of that kind."
         )
-    for key in ("logprob", "score"):
-        value = answer.get(key)
-        if isinstance(value, float) and value != value:
-            raise InputError(
-                f"{target.location} gave a {key} that is not a number for {str(request)[:200]}; "
-                "its weights or its export are damaged."
-            )
+    if name := _not_a_number(answer):
+        raise InputError(
+            f"{target.location} gave a {name} that is not a number for {str(request)[:200]}; "
+            "its weights or its export are damaged."
+        )
     return answer
+
+
+def _not_a_number(value: Any, name: str = "value") -> str | None:
+    """Gives the key of the first NaN in an answer, None where there is none."""
+    if isinstance(value, float):
+        return name if value != value else None
+    items = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        items = ((name, item) for item in value)
+    return next((bad for key, item in items if (bad := _not_a_number(item, key))), None)
 
 
 def first_requests(suite: Suite, count: int) -> list[list[Request]]:

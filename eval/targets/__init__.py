@@ -12,6 +12,7 @@ _SCHEMES = {
     "http://": ("rest", "RestTarget"),
     "https://": ("rest", "RestTarget"),
     "grpc://": ("grpc", "GrpcTarget"),
+    "openai:": ("openai", "OpenAiTarget"),
 }
 
 
@@ -20,8 +21,9 @@ def open_target(model: str | Path | Target, **settings: Any) -> Target:
 
     Args:
         model: A run directory or `.keras` file; the folder of an export; a server's URL; or a
-            checkpoint to prompt: a preset's name or directory, or a `.gguf` file.
-        **settings: Of the target: `dtype`, for checkpoints.
+            checkpoint to prompt: a preset's name or directory, or a `.gguf` file. For servers see
+            `rest.RestTarget`, `grpc.GrpcTarget`, `openai.OpenAiTarget`.
+        **settings: Of the target: `dtype`, for checkpoints; `retries`, `timeout`, for servers.
 
     Raises:
         InputError: There is nothing of these at `model`, or it takes no such setting.

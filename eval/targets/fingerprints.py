@@ -1,7 +1,9 @@
 """SHA-256 of what is measured."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,21 @@ def file_fingerprint(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def array_fingerprint(variables: Iterable[Any]) -> str:
-    """Gives the SHA-256 of Keras variables' paths, dtypes, shapes and values."""
+def model_fingerprint(model: Any) -> str:
+    """Gives the SHA-256 of all of a task that shapes its answers.
+
+    These are its configuration (which has the dtypes that it computes in), its tokenizer, and its
+    weights' paths, dtypes, shapes and values.
+    """
     import numpy as np
     from keras import ops
 
-    digest = hashlib.sha256()
-    for variable in variables:
+    config = json.dumps(model.get_config(), sort_keys=True, default=str)
+    # Without the numbers behind names, which count up in a process.
+    digest = hashlib.sha256(re.sub(r'("name": "[^"]*?)_\d+"', r'\1"', config).encode())
+    digest.update(model.tokenizer.spec.to_json().encode())
+    for variable in model.weights:
         array = np.ascontiguousarray(ops.convert_to_numpy(variable.value))
-        # Without the name of the model, which counts up in a process.
         path = variable.path.partition("/")[2]
         digest.update(f"{path} {array.dtype} {array.shape}\0".encode())
         digest.update(array.view("uint8").data if array.size else b"")

@@ -1,7 +1,6 @@
 """A model behind TF Serving's gRPC, ours or the real one."""
 
 from llama_keras.eval.targets.rest import RestTarget
-from llama_keras.eval.targets.retries import with_retries
 
 
 class GrpcTarget(RestTarget):
@@ -20,4 +19,4 @@ class GrpcTarget(RestTarget):
         return GrpcClient(url, timeout=timeout)
 
     def _names(self) -> tuple[str, ...]:
-        return tuple(with_retries(self._client.signatures, retries=self._retries))
+        return tuple(self._first(self._client.signatures))

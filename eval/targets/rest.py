@@ -1,12 +1,20 @@
 """A model behind TF Serving's REST, ours or the real one."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from llama_keras.errors import InputError
 from llama_keras.eval.requests import Answer, Request
-from llama_keras.eval.targets.retries import with_retries
-from llama_keras.eval.targets.signatures import USES, answers_of, requests_of, signature_of
+from llama_keras.eval.targets.retries import FIRST_RETRIES, Sleep, with_retries
+from llama_keras.eval.targets.signatures import (
+    answers_of,
+    columns_of,
+    refusal,
+    requests_of,
+    signature_of,
+)
+
+Result = TypeVar("Result")
 
 
 class RestTarget:
@@ -14,19 +22,34 @@ class RestTarget:
 
     Args:
         url: `http://HOST:PORT/v1/models/NAME`, see `serving.client.predict`.
+        labels: of a model with several labels a text, in the order of its scores; servers do not
+            tell them.
         retries: how often a request is asked again where the server does not answer or says that
             it cannot (429, 502, 503, 504), after 1, 2, 4, … seconds.
         timeout: seconds for one answer.
+        sleep: what waits in place of `time.sleep`.
+
+    Raises:
+        UnavailableError: the server is away.
+        InputError: it is no server of models.
     """
 
     kind = "rest"
-    labels: list[str] | None = None
-    settings = ("retries", "timeout")
+    settings = ("labels", "retries", "timeout")
 
-    def __init__(self, url: str, *, retries: int = 5, timeout: float = 300.0):
-        self._retries = retries
-        self._client = with_retries(lambda: self._connect(url, timeout), retries=retries)
+    def __init__(
+        self,
+        url: str,
+        *,
+        labels: Sequence[str] | None = None,
+        retries: int = 5,
+        timeout: float = 300.0,
+        sleep: Sleep | None = None,
+    ):
+        self._retries, self._sleep = retries, sleep
+        self._client = self._first(lambda: self._connect(url, timeout))
         self.location = url
+        self.labels: list[str] | None = None if labels is None else list(labels)
         self._signatures: tuple[str, ...] | None = None
 
     @property
@@ -37,14 +60,12 @@ class RestTarget:
     def ask(self, kind: str, requests: Sequence[Request], *, batch_size: int = 32) -> list[Answer]:
         """Gives one answer a request, in order; see `requests.Target`."""
         signature = signature_of(kind, self._names())
+        inputs = list(self._first(lambda: self._client.inputs(signature)))
         answers: list[Answer] = []
         for start in range(0, len(requests), batch_size):
             part = requests[start : start + batch_size]
-            columns = USES[kind].columns(part)
-            outputs = with_retries(
-                lambda columns=columns: self._client.run(signature, columns),
-                retries=self._retries,
-            )
+            columns = columns_of(kind, part, inputs=inputs, location=self.location)
+            outputs = self._run(kind, signature, columns)
             answers += answers_of(kind, outputs, len(part), self.labels, self.location)
         return answers
 
@@ -60,6 +81,15 @@ class RestTarget:
         """Closes the connection."""
         self._client.close()
 
+    def _run(self, kind: str, signature: str, columns: dict[str, list[Any]]) -> dict[str, Any]:
+        from llama_keras.serving.client import ServingError
+
+        call = lambda: self._client.run(signature, columns)  # noqa: E731
+        try:
+            return with_retries(call, retries=self._retries, sleep=self._sleep)
+        except ServingError as error:
+            raise InputError(refusal(kind, str(error))) from None
+
     def _connect(self, url: str, timeout: float) -> Any:
         from llama_keras.serving.client import Client
 
@@ -67,9 +97,13 @@ class RestTarget:
 
     def _names(self) -> tuple[str, ...]:
         if self._signatures is None:
-            answer = with_retries(self._client.metadata, retries=self._retries)
+            answer = self._first(self._client.metadata)
             try:
                 self._signatures = tuple(answer["metadata"]["signature_def"]["signature_def"])
             except (KeyError, TypeError):
                 raise InputError(f"{self.location} does not tell its signatures.") from None
         return self._signatures
+
+    def _first(self, call: Callable[[], Result]) -> Result:
+        """Gives what `call` gives; before there were answers a server is not waited for so long."""
+        return with_retries(call, retries=min(FIRST_RETRIES, self._retries), sleep=self._sleep)

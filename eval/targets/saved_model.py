@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from llama_keras.errors import InputError
 from llama_keras.eval.requests import Answer, Request
 from llama_keras.eval.targets.fingerprints import file_fingerprint
-from llama_keras.eval.targets.signatures import USES, answers_of, requests_of, signature_of
+from llama_keras.eval.targets.signatures import (
+    answers_of,
+    columns_of,
+    refusal,
+    requests_of,
+    signature_of,
+)
 
 
 class SavedModelTarget:
@@ -27,17 +34,26 @@ class SavedModelTarget:
     def ask(self, kind: str, requests: Sequence[Request], *, batch_size: int = 32) -> list[Answer]:
         """Gives one answer a request, in order; see `requests.Target`."""
         signature = signature_of(kind, self._model.signatures)
+        inputs = list(self._model.signatures[signature].inputs)
         answers: list[Answer] = []
         for start in range(0, len(requests), batch_size):
             part = requests[start : start + batch_size]
-            outputs = self._model.run(signature, **USES[kind].columns(part))
+            columns = columns_of(kind, part, inputs=inputs, location=self.location)
+            try:
+                outputs = self._model.run(signature, **columns)
+            except Exception as error:
+                if getattr(error, "error_code", None) is None:  # not the graph's
+                    raise
+                reason = str(getattr(error, "message", error))
+                raise InputError(f"{self.location}: {refusal(kind, reason)}") from None
             answers += answers_of(kind, outputs, len(part), self.labels, self.location)
         return answers
 
     def fingerprint(self) -> str:
-        """Gives the SHA-256 of the graph and the weights."""
-        weights = sorted(self._folder.glob("variables/*"))
-        return file_fingerprint([self._folder / "saved_model.pb", *weights])
+        """Gives the SHA-256 of the graph, the weights, the vocabularies and the labels."""
+        parts = [self._folder / "saved_model.pb", self._folder / "signature.json"]
+        parts += sorted(self._folder.glob("variables/*")) + sorted(self._folder.glob("assets/*"))
+        return file_fingerprint([file for file in parts if file.is_file()])
 
     def first_tokens(self, kind: str, request: Request) -> None:
         """Gives None: the tokens stay in the graph."""

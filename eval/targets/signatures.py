@@ -9,6 +9,7 @@ from typing import Any
 
 from llama_keras.errors import InputError
 from llama_keras.eval.requests import Answer, Request
+from llama_keras.text.offsets import clean_text
 
 Columns = dict[str, list[Any]]
 Values = Mapping[str, Any]
@@ -30,14 +31,15 @@ class SignatureUse:
 
 
 def _texts(requests: Sequence[Request]) -> Columns:
-    if isinstance(requests[0]["text"], str):
-        return {"text": [request["text"] for request in requests]}
-    pairs = zip(*(request["text"] for request in requests), strict=True)
-    return dict(zip(("text", "text_pair"), map(list, pairs), strict=True))
+    texts = [request["text"] for request in requests]
+    if all(isinstance(text, str) for text in texts):
+        return {"text": [clean_text(text) for text in texts]}
+    pairs = [[clean_text(part) for part in text] for text in texts]
+    return {name: [pair[at] for pair in pairs] for at, name in enumerate(("text", "text_pair"))}
 
 
 def _keys(*keys: str) -> Callable[[Sequence[Request]], Columns]:
-    return lambda requests: {key: [request[key] for request in requests] for key in keys}
+    return lambda requests: {key: [clean_text(r[key]) for r in requests] for key in keys}
 
 
 def _class(row: Values, labels: list[str] | None) -> Answer:
@@ -103,7 +105,7 @@ def _prompts(requests: Sequence[Request]) -> Columns:
         raise InputError("An export takes prompts, no conversations; leave prompt.chat out.")
     count = max(len(request["until"]) for request in requests)
     return {
-        "prompt": [request["prompt"] for request in requests],
+        "prompt": [clean_text(request["prompt"]) for request in requests],
         "max_new_tokens": [request["max_new_tokens"] for request in requests],
         "top_k": [0] * len(requests),
         "temperature": [0.0] * len(requests),
@@ -143,6 +145,42 @@ def signature_of(kind: str, signatures: Iterable[str]) -> str:
     return name if name in set(signatures) else "serving_default"
 
 
+def columns_of(
+    kind: str, requests: Sequence[Request], *, inputs: Iterable[str], location: str
+) -> Columns:
+    """Gives the inputs of the signature that answers a kind of request.
+
+    Raises:
+        InputError: the signature has others. TF Serving would leave out what it does not know, and
+            so answer about the first text of a pair alone.
+    """
+    columns, names = USES[kind].columns(requests), sorted(inputs)
+    if sorted(columns) == names:
+        return columns
+    # Exports of others call their only text otherwise.
+    if len(columns) == len(names) == 1:
+        return {names[0]: next(iter(columns.values()))}
+    raise InputError(
+        f"{location} takes {names} for {kind!r}, and the suite has {sorted(columns)}; does one of "
+        "them have pairs of texts?"
+    )
+
+
+_CUTS_NOTHING = (
+    " An export cuts nothing: measure the model itself, in which texts beyond the context lose "
+    "their beginning as in lm-evaluation-harness, or take fewer or shorter shots."
+)
+# Kind of request -> what else to do where it is refused.
+_HINTS = {"loglikelihood": _CUTS_NOTHING, "generate_until": _CUTS_NOTHING}
+
+
+def refusal(kind: str, reason: str) -> str:
+    """Gives why a graph refused a request, and what to do."""
+    # TensorFlow's own talk of nodes comes after the reason, line by line.
+    lines = [line for line in reason.splitlines() if not line.lstrip().startswith("[[")]
+    return " ".join(" ".join(lines).split())[:800] + _HINTS.get(kind, "")
+
+
 def answers_of(
     kind: str, outputs: Mapping[str, Any], count: int, labels: list[str] | None, location: str
 ) -> list[Answer]:
@@ -151,16 +189,26 @@ def answers_of(
     Raises:
         InputError: an output lacks, or has another number of rows.
     """
-    rows = [{name: column[row] for name, column in outputs.items()} for row in range(count)]
+    columns = {name: column for name, column in outputs.items() if _rows(column) == count}
+    rows = [{name: column[row] for name, column in columns.items()} for row in range(count)]
     try:
         return [USES[kind].answer(row, labels) for row in rows]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
+        sizes = {name: _rows(column) for name, column in sorted(outputs.items())}
         raise InputError(
-            f"{location} does not answer {kind!r} requests as exports of this project do: it gave "
-            f"{sorted(outputs)} ({type(error).__name__}: {error})."
+            f"{location} does not answer {kind!r} requests as exports of this project do: to "
+            f"{count} it gave, by name and rows, {sizes} "
+            f"({type(error).__name__}: {error})."
         ) from None
+
+
+def _rows(column: Any) -> int | None:
+    """Gives the rows of an output; None where it has none."""
+    if isinstance(column, str | bytes) or not hasattr(column, "__len__"):
+        return None
+    return None if getattr(column, "shape", None) == () else len(column)
 
 
 def _text(value: Any) -> str:

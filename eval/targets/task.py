@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_keras.errors import InputError
 from llama_keras.eval.requests import Answer, Request
-from llama_keras.eval.targets.fingerprints import array_fingerprint, file_fingerprint
+from llama_keras.eval.targets.fingerprints import file_fingerprint, model_fingerprint
 
 _TOKENS_SHOWN = 8
 
@@ -42,9 +42,9 @@ class KerasTarget:
         return self._answers[kind](self.model, list(requests), batch_size) if requests else []
 
     def fingerprint(self) -> str:
-        """Gives the SHA-256 of the file, or of the weights' names, shapes and values."""
+        """Gives the SHA-256 of the file, or of the weights, the configuration and the tokens."""
         if self._fingerprint is None:
-            self._fingerprint = array_fingerprint(self.model.weights)
+            self._fingerprint = model_fingerprint(self.model)
         return self._fingerprint
 
     def first_tokens(self, kind: str, request: Request) -> list[int] | None:
@@ -118,21 +118,29 @@ def _loglikelihood(model, requests, batch_size) -> list[Answer]:
     limit = model.backbone.config.max_sequence_length
     pairs = encode_pairs(model.tokenizer, [(r["context"], r["continuation"]) for r in requests])
     # As lm-evaluation-harness: what is too long loses its beginning.
+    cuts = [max(len(pair.inputs) - limit, 0) for pair in pairs]
+    for pair, cut, request in zip(pairs, cuts, requests, strict=True):
+        if cut >= len(pair.context):
+            raise InputError(
+                f"The continuation {request['continuation'][:80]!r} has {len(pair.continuation)} "
+                f"tokens; the model's context is {limit} tokens. Shorten it, or score it as a "
+                "document, in windows (task: perplexity)."
+            )
     kept = [
-        ScoredPair(pair.context[max(len(pair.inputs) - limit, 0) :], pair.continuation)
-        for pair in pairs
+        ScoredPair(pair.context[cut:], pair.continuation)
+        for pair, cut in zip(pairs, cuts, strict=True)
     ]
-    answers: list[Answer] = []
-    for pair, short, (logprob, is_greedy) in zip(pairs, kept, model.score_pairs(kept), strict=True):
-        answer = {
+    return [
+        {
             "logprob": logprob,
             "is_greedy": is_greedy,
             "num_tokens": len(pair.continuation),
+            **({"truncated": cut} if cut else {}),
         }
-        if cut := len(pair.context) - len(short.context):
-            answer["truncated"] = cut
-        answers.append(answer)
-    return answers
+        for pair, cut, (logprob, is_greedy) in zip(
+            pairs, cuts, model.score_pairs(kept), strict=True
+        )
+    ]
 
 
 def _loglikelihood_rolling(model, requests, batch_size) -> list[Answer]:
@@ -142,29 +150,46 @@ def _loglikelihood_rolling(model, requests, batch_size) -> list[Answer]:
 
 def _generate_until(model, requests, batch_size) -> list[Answer]:
     answers: dict[int, Answer] = {}
-    groups: dict[tuple, list[int]] = {}
+    groups: dict[tuple[str, ...], list[int]] = {}
     for index, request in enumerate(requests):
-        key = (tuple(request["until"]), bool(request.get("chat")))
-        groups.setdefault(key, []).append(index)
-    for (until, chat), members in groups.items():
-        if chat:
-            found = [
-                model.chat(
-                    [{"role": "user", "content": requests[index]["prompt"]}],
-                    max_new_tokens=requests[index]["max_new_tokens"],
-                    stop=until,
-                )
-                for index in members
-            ]
-        else:
-            found = model.generate(
-                [requests[index]["prompt"] for index in members],
-                max_new_tokens=[requests[index]["max_new_tokens"] for index in members],
-                stop=until,
-            )
-        for index, answer in zip(members, found, strict=True):
-            answers[index] = {"text": answer.text, "finish_reason": answer.finish_reason}
+        groups.setdefault(tuple(request["until"]), []).append(index)
+    for until, members in groups.items():
+        found = _generated(model, [requests[index] for index in members], until)
+        answers |= dict(zip(members, found, strict=True))
     return [answers[index] for index in range(len(requests))]
+
+
+def _generated(model, requests, until: tuple[str, ...]) -> list[Answer]:
+    from llama_keras.models.sampling import SamplingSettings
+    from llama_keras.tasks.completion import check_stop
+
+    settings = [SamplingSettings(max_new_tokens=r["max_new_tokens"]) for r in requests]
+    rooms = [_room(model, request) for request in requests]
+    prompts = [_prompt_ids(model, request) for request in requests]
+    # As lm-evaluation-harness: a prompt that leaves no room for the answer loses its beginning.
+    kept = [prompt[-room:] for prompt, room in zip(prompts, rooms, strict=True)]
+    found = model._generate(kept, settings, check_stop(until), "keras")
+    return [
+        {
+            "text": answer.text,
+            "finish_reason": answer.finish_reason,
+            **({"truncated": len(prompt) - room} if len(prompt) > room else {}),
+        }
+        for answer, prompt, room in zip(found, prompts, rooms, strict=True)
+    ]
+
+
+def _prompt_ids(model, request) -> list[int]:
+    if request.get("chat"):
+        return model.tokenizer.encode_chat([{"role": "user", "content": request["prompt"]}])
+    return model._encode([request["prompt"]])[0]
+
+
+def _room(model, request) -> int:
+    """Gives the tokens that a prompt may have."""
+    limit, wanted = model.backbone.config.max_sequence_length, request["max_new_tokens"]
+    # An answer of any length may fill the context: it ends there.
+    return limit - wanted if wanted < limit else limit - 1
 
 
 # Task class name -> kind of request -> what answers it.

@@ -100,7 +100,8 @@ class Client:
             if not isinstance(predictions, list) or len(predictions) != len(body["instances"]):
                 raise ServingError(
                     f"{self.url} sent no list of {len(body['instances'])} predictions; is it a "
-                    "TF Serving REST endpoint?"
+                    "TF Serving REST endpoint?",
+                    status=200,
                 )
             rows += [self._row(value, signature) for value in predictions]
         return rows
@@ -118,7 +119,8 @@ class Client:
         body = {"signature_name": signature, "inputs": columns}
         answer = self._request("POST", f"{self.url}:predict", json=body)
         if "outputs" not in answer:
-            raise ServingError(f"{self.url} sent no outputs; is it a TF Serving REST endpoint?")
+            text = f"{self.url} sent no outputs; is it a TF Serving REST endpoint?"
+            raise ServingError(text, status=200)
         outputs = answer["outputs"]
         if not isinstance(outputs, dict) or set(outputs) == {"b64"}:
             outputs = {self._single_output(signature): outputs}
@@ -195,7 +197,7 @@ class Client:
         if len(models) == 1:
             return models[0]
         known = f" (it serves {', '.join(models)})" if models else ""
-        raise ServingError(
+        raise InputError(
             f"{server} does not say which model is meant{known}; write {server}/v1/models/NAME."
         )
 

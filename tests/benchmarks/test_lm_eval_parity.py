@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.lm_eval_parity import compared, documents
 from benchmarks.lm_eval_tasks import TASKS, write_tasks
-from llama_keras.eval.harness import first_requests
+from llama_keras.eval.jobs import first_requests
 from llama_keras.eval.suite import load_suite
 
 

@@ -210,6 +210,10 @@ def test_a_label_that_a_silent_model_makes_up_is_refused(toy_suite, toy_target, 
     ("answer", "reason"),
     [
         ({"label": "positive", "score": math.nan}, "a score that is not a number"),
+        (
+            {"label": "positive", "score": 1.0, "scores": {"x": math.nan}},
+            "a x that is not a number",
+        ),
         ({"text": "positive"}, r"without \['label', 'score'\]"),
         ({"labels": ["positive"], "scores": {}}, "set data.multi_label"),
     ],
