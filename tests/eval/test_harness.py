@@ -126,7 +126,7 @@ def test_what_batches_change_is_measured(toy_suite, toy_target, monkeypatch):
         return [{**answer, "score": score} for answer in ask(kind, requests)]
 
     monkeypatch.setattr(toy_target, "ask", wavering)
-    drift = evaluate(toy_suite, model=toy_target, drift=9).drift
+    drift = evaluate(toy_suite, model=toy_target, drift=9).drift or {}
     assert (drift["examples"], drift["differing"]) == (4, [2])
     assert drift["largest"]["score"] == pytest.approx(0.05)
     assert evaluate(toy_suite, model=toy_target, drift=0).drift is None

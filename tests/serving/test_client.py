@@ -120,7 +120,7 @@ def test_servers_that_are_none(status, body, message):
 
 def test_tf_serving_does_not_list_its_models():
     with fake_server(400, b'{"error": "Missing model name in request."}') as url:
-        with pytest.raises(ServingError, match="does not say which model"):
+        with pytest.raises(InputError, match="does not say which model"):
             predict(url, ["a"])
 
 
