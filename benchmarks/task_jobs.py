@@ -1,0 +1,144 @@
+"""What `benchmarks.task_table` measures: small budgets, so that all of it fits a CPU's day.
+
+About 2,000 examples to learn and up to 1,500 to be measured on, taken evenly from files that are
+sorted by label or by article; one or two epochs. The order is that of their worth.
+"""
+
+from dataclasses import dataclass
+
+OURS, PEER = "llama-keras", "Hugging Face"
+CAUSAL, BIDIRECTIONAL = "causal", "bidirectional"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        recipe: its name.
+        settings: what `--set` changes.
+        table: which table shows it: tasks, strategies or pretraining.
+        mask: who sees whom.
+        library: whose model it is.
+        verb: of the command line.
+        note: what is special about it.
+        arguments: further ones of the peer's script.
+        keep: name of the folder under which others find the result, as `preset=runs/NAME`.
+    """
+
+    recipe: str
+    settings: tuple[str, ...]
+    table: str = "tasks"
+    mask: str = CAUSAL
+    library: str = OURS
+    verb: str = "train"
+    note: str = ""
+    arguments: tuple[str, ...] = ()
+    keep: str = ""
+
+
+_LORA = ("strategy=lora", "data.validation=null")
+# Recipe -> settings for all libraries.
+BUDGETS: dict[str, tuple[str, ...]] = {
+    "conll2003": (
+        *_LORA,
+        "data.train=shared:data/conll2003/train.conll.gz[::7]",
+        "data.test=shared:data/conll2003/testb.conll[::3]",
+        "train.epochs=2",
+    ),
+    "ag_news": (
+        *_LORA,
+        "data.train=shared:data/ag_news/train.jsonl.gz[::3]",
+        "train.batch_size=16",
+    ),
+    "squad": (
+        *_LORA,
+        "data.train=shared:data/squad_v1.1/train.json.gz[::12]",
+        "data.test=shared:data/squad_v1.1/dev.json.gz[::11]",
+        "train.batch_size=8",
+    ),
+    "boolq": (*_LORA, "data.limit=2000", "train.epochs=1", "train.batch_size=8"),
+    "sst5": (
+        *_LORA,
+        "data.train=shared:data/sst5/train.jsonl.gz[::4]",
+        "data.test=shared:data/sst5/test.jsonl[::2]",
+        "train.batch_size=16",
+    ),
+    "waimai": (
+        *_LORA,
+        "data.train=shared:data/waimai/train.jsonl.gz[::5]",
+        "train.batch_size=16",
+    ),
+    "cluener": (
+        *_LORA,
+        "data.train=shared:data/cluener/train.conll.gz[::5]",
+        "data.test=shared:data/cluener/dev.conll",
+        "train.epochs=2",
+    ),
+    "cmrc2018": (
+        *_LORA,
+        "data.train=shared:data/drcd/dev.json.gz[::4]",
+        "data.test=shared:data/cmrc2018/dev.json.gz[::6]",
+        "train.batch_size=4",
+    ),
+}
+
+_SST2 = (
+    "data.train=shared:data/sst2/train.jsonl[::3]",
+    "data.validation=null",
+    "data.test=shared:data/sst2/test.jsonl[::2]",
+    "train.epochs=2",
+    "train.batch_size=16",
+)
+STRATEGIES = (
+    "full",
+    "linear_probe",
+    "lora",
+    "top_layers",
+    "layerwise_lr_decay",
+    "gradual_unfreezing",
+    "bitfit",
+)
+
+_ON_PRETRAINED = (
+    "strategy=full",
+    "data.validation=null",
+    "model.attention_mask=bidirectional",
+    "model.max_sequence_length=128",
+    "model.dtype=float32",
+    "train.epochs=3",
+    "train.learning_rate=5.0e-4",
+)
+
+
+def _of_task(recipe: str) -> list[Job]:
+    settings = BUDGETS[recipe]
+    jobs = [
+        Job(recipe, (*settings, f"model.attention_mask={mask}"), mask=mask)
+        for mask in (BIDIRECTIONAL, CAUSAL)
+    ]
+    return [*jobs, Job(recipe, settings, library=PEER)]
+
+
+# A rate of nothing leaves the random weights that training begins with.
+_NOTHING = ("data.limit=1", "train.epochs=1", "train.learning_rate=1.0e-30")
+JOBS: list[Job] = [
+    *(job for recipe in BUDGETS for job in _of_task(recipe)),
+    *(Job("sst2", (f"strategy={name}", *_SST2), table="strategies") for name in STRATEGIES),
+    Job("article_small", (), "pretraining", BIDIRECTIONAL, verb="pretrain", keep="article"),
+    Job("article_small", _NOTHING, "pretraining", BIDIRECTIONAL, verb="pretrain", keep="random"),
+    *(
+        Job("sst2", (f"preset=runs/{start}", *_ON_PRETRAINED), "pretraining", BIDIRECTIONAL)
+        for start in ("article", "random")
+    ),
+    *(
+        Job(
+            recipe,
+            BUDGETS[recipe],
+            library=PEER,
+            note="tag at the last sub-token",
+            arguments=("--tagged-token", "last"),
+        )
+        for recipe in ("conll2003", "cluener")
+    ),
+]
