@@ -319,7 +319,7 @@ def _result(
         drift=work.drift(drift),
         seed=seed,
         warnings=_warnings(target, first, truncated),
-        versions=versions(),
+        versions={**versions(), **job.kind.signatures()},
     )
 
 

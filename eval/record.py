@@ -65,7 +65,15 @@ class Record:
     def finished(self, suite: str) -> Result | None:
         """Gives the result of a suite that was finished, else None."""
         file = self.folder / f"results_{suite}.json"
-        return Result.from_dict(read_json(file)) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            return Result.from_dict(read_json(file))
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{file} was not written by this version of the harness ({error}); name another "
+                "folder."
+            ) from None
 
     def begin(self, suite: str) -> "Samples":
         """Gives the suite's samples: those that are there, and a place for more."""

@@ -78,14 +78,14 @@ def _replaced(kept: Suite, new: Suite) -> Suite:
 
 
 def _rescored(result: Result, suite: Suite, rows: Sequence[Row]) -> Result:
-    metrics = get_kind(suite.task).metrics
+    kind = get_kind(suite.task)
     return dataclasses.replace(
         result,
         version=suite.version,
         metrics=metrics_of(suite, rows, seed=result.seed),
-        higher_is_better={name: metric.higher_is_better for name, metric in metrics.items()},
+        higher_is_better={name: metric.higher_is_better for name, metric in kind.metrics.items()},
         labels=suite.labels or result.labels,
-        versions=versions(),
+        versions={**versions(), **kind.signatures()},
     )
 
 

@@ -46,6 +46,12 @@ def _row(doc: Doc, suite: Suite, answers: Sequence[Answer]) -> Row:
     }
 
 
+def _signatures() -> dict[str, str]:
+    from llama_keras.eval.generation_metrics import signatures
+
+    return {f"sacrebleu {name}": signature for name, signature in signatures().items()}
+
+
 def _corpus(name: str) -> MetricKind:
     def compute(rows: Sequence[Row], suite: Suite, seed: int):
         from llama_keras.eval.generation_metrics import generation_metrics
@@ -67,4 +73,5 @@ KIND = EvalKind(
         "chrf": _corpus("chrf"),
     },
     prompted=True,
+    signatures=_signatures,
 )

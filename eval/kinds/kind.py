@@ -47,6 +47,7 @@ class EvalKind:
         prompted: whether the suite's prompt and shots are used.
         check: raises `InputError` where suite, examples and the target's labels differ.
         labels: from all examples, the labels of a suite that names none.
+        signatures: of metrics, what their values depend on, to be stated beside them.
     """
 
     request: str
@@ -59,6 +60,7 @@ class EvalKind:
         None
     )
     labels: Callable[[Sequence[Doc]], list[str] | None] = lambda docs: None
+    signatures: Callable[[], dict[str, str]] = dict
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -148,6 +148,15 @@ def test_the_folder_of_another_evaluation_is_refused(
     assert {file: file.read_bytes() for file in output.iterdir()} == before
 
 
+def test_a_record_of_another_version_is_told(tmp_path, toy_suite, toy_target):
+    output = tmp_path / "result"
+    evaluate(toy_suite, model=toy_target, output=output)
+    results = json.loads((output / "results_toy.json").read_text())
+    (output / "results_toy.json").write_text(json.dumps({**results, "poem": 1}))
+    with pytest.raises(InputError, match="not written by this version"):
+        evaluate(toy_suite, model=toy_target, output=output)
+
+
 def test_a_folder_that_holds_something_else_is_refused(tmp_path, toy_suite, toy_target):
     (tmp_path / "thesis.txt").write_text("dear")
     with pytest.raises(InputError, match="holds no evaluation"):

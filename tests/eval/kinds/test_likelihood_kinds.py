@@ -68,6 +68,7 @@ def test_generation_compares_texts_and_counts_by_sacrebleu(make_suite, score):
     rows, found = score(suite, docs, [[{"text": t}] for t in texts], "exact_match", "bleu", "chrf")
     assert [row["exact_match"] for row in rows] == [0.0, 1.0]
     stripped, right = [text.strip() for text in texts], [doc["target"] for doc in docs]
+    assert "tok:13a" in get_kind("generation").signatures()["sacrebleu bleu"]
     assert found["bleu"].value == pytest.approx(BLEU().corpus_score(stripped, [right]).score)
 
 
