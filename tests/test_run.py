@@ -65,10 +65,22 @@ def test_an_install_that_fails_is_tried_again(checkout, monkeypatch):
 
 
 def test_arguments_reach_pytest_and_the_demo(checkout):
+    (checkout / "tests" / "text").mkdir(parents=True)
     lines = run(checkout, "test", "tests/text", "-k", "a b").stdout.splitlines()
     assert lines[-1] == "python -m pytest -n 2 --dist loadfile tests/text -k a b"
     assert [line.split()[0] for line in lines[-4:-1]] == ["ruff", "ruff", "pyright"]
     assert run(checkout, "demo", "--output", "x").stdout.endswith("llama-keras demo --output x\n")
+
+
+def test_the_whole_suite_runs_in_parts_that_leave_nothing_out(checkout, repository):
+    lines = run(checkout, "test", "-m", "slow or not slow").stdout.splitlines()
+    parts = [line.split() for line in lines if line.startswith("python -m pytest")]
+    assert all(part[:6] == "python -m pytest -n 2 --dist".split() for part in parts)
+    assert all(part[-5:] == ["-m", "slow", "or", "not", "slow"] for part in parts)
+    *named, rest = ([word for word in part if "tests" in word] for part in parts)
+    named = [folder for part in named for folder in part]
+    assert rest == ["tests", *(f"--ignore={folder}" for folder in named)]
+    assert all((repository / folder).is_dir() for folder in named)
 
 
 @pytest.mark.parametrize("check", ["ruff check", "ruff format", "pyright", "python -m pytest"])
