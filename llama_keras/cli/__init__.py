@@ -19,6 +19,7 @@ VERBS = (
     "train",
     "evaluate",
     "export",
+    "verify",
     "serve",
     "predict",
     "generate",

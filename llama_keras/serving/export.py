@@ -11,6 +11,7 @@ from llama_keras.errors import InputError
 from llama_keras.serving.manifest import MANIFEST_FILE
 from llama_keras.serving.signature_parts import Signatures
 from llama_keras.serving.signatures import EXPORT_SETTINGS, SIGNATURES
+from llama_keras.serving.warmup import write_warmup
 
 PACKAGES = ("llama-keras", "tensorflow", "tensorflow-text", "keras")
 
@@ -46,6 +47,12 @@ def export_task(model, directory, **settings) -> Path:
     # Its temporary name is no number: a server that watches the folder never loads it half written.
     with new_directory(target) as folder:
         _save(model, signatures, folder)
+        write_warmup(
+            folder,
+            name=target.parent.name,
+            functions=signatures.functions,
+            example=_example(signatures),
+        )
         manifest = json.dumps(_manifest(signatures), indent=2, ensure_ascii=False)
         (folder / MANIFEST_FILE).write_text(manifest + "\n", encoding="utf-8")
     return target
@@ -76,9 +83,13 @@ def _save(model, signatures: Signatures, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures=functions, options=options)
 
 
-def _manifest(signatures: Signatures) -> dict:
+def _example(signatures: Signatures) -> dict[str, str]:
     asked = signatures.example_text
-    asked = {"text": asked} if isinstance(asked, str) else asked
+    return {"text": asked} if isinstance(asked, str) else asked
+
+
+def _manifest(signatures: Signatures) -> dict:
+    asked = _example(signatures)
     columns = {name: tf.constant([text]) for name, text in asked.items()}
     answer = signatures.functions["serving_default"](**columns)
     return {

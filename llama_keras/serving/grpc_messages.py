@@ -1,7 +1,7 @@
 """TF Serving's gRPC messages and methods, by the field numbers of its protos.
 
 tensorflow_serving/apis: model.proto, predict.proto, get_model_metadata.proto,
-get_model_status.proto, prediction_service.proto, model_service.proto.
+get_model_status.proto, prediction_log.proto, prediction_service.proto, model_service.proto.
 """
 
 from functools import cache
@@ -33,6 +33,8 @@ _TABLE = {
         ("output_filter", 3, "[string]"),
     ],
     "PredictResponse": [("outputs", 1, "{TensorProto}"), ("model_spec", 2, "ModelSpec")],
+    "PredictLog": [("request", 1, "PredictRequest")],
+    "PredictionLog": [("predict_log", 6, "PredictLog")],
     "Any": [("type_url", 1, "string"), ("value", 2, "bytes")],
     "SignatureDefMap": [("signature_def", 1, "{SignatureDef}")],
     "GetModelMetadataRequest": [

@@ -9,16 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from llama_keras.serving.signature_def import read_saved_model
+from llama_keras.serving.verify import TEXT_OPS as TEXT_OPS
 
-# Ops of TF-Text that a stock TF Serving links (its model_servers/BUILD, ops_lib).
-TEXT_OPS = {
-    "SentencepieceOp",
-    "SentencepieceTokenizeOp",
-    "SentencepieceTokenizeWithOffsetsOp",
-    "SentencepieceDetokenizeOp",
-    "RegexSplitWithOffsets",
-    "NormalizeUTF8",
-}
 _FRESH = """
 import json, sys, traceback
 import tensorflow as tf, tensorflow_text
