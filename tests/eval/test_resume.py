@@ -71,8 +71,8 @@ def test_killed_evaluation_goes_on_to_the_same_samples(tmp_path, many, repositor
                 time.sleep(0.01)
         finally:
             os.kill(process.pid, signal.SIGKILL)
-    kept = len(part.read_text().splitlines())
-    assert 0 < kept < COUNT
+    kept = part.read_text().count("\n")  # half a line, if the kill came just then, is asked again
+    assert 0 <= kept < COUNT
     done = subprocess.run([*command, "0"], cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"done {kept} {COUNT - kept}"
