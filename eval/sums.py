@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from llama_keras.eval.kinds.kind import Row
+from llama_keras.eval.kinds.text_classification import BINS, bin_of
 from llama_keras.eval.suite import Suite
 
 Finish = Callable[[np.ndarray], np.ndarray]
-_BINS = 10  # of the expected calibration error, as in kinds.text_classification
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,8 @@ def _micro_f1(rows: Sequence[Row], suite: Suite) -> Sums:
 def _calibration_error(rows: Sequence[Row], suite: Suite) -> Sums:
     confidence = np.array([row["confidence"] for row in rows])
     gaps = np.array([row["correct"] for row in rows], float) - confidence
-    bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-    values = np.zeros((len(rows), _BINS + 1))
-    values[np.arange(len(rows)), bins] = gaps
+    values = np.zeros((len(rows), BINS + 1))
+    values[np.arange(len(rows)), bin_of(confidence)] = gaps
     values[:, -1] = 1
     return Sums(values, lambda sums: np.abs(sums[..., :-1]).sum(-1) / np.maximum(sums[..., -1], 1))
 

@@ -5,18 +5,16 @@ the mean over examples of the negative sum of log-probabilities: both as in lm-e
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-
-import numpy as np
 
 from llama_keras.eval.kinds.kind import (
     EvalKind,
     MetricKind,
     Row,
+    exponential_of_mean,
     filled,
     json_docs,
     mean_of,
-    with_shots,
+    with_solved_shots,
 )
 from llama_keras.eval.requests import Answer, Doc, Request
 from llama_keras.eval.suite import Suite
@@ -24,13 +22,9 @@ from llama_keras.eval.suite import Suite
 
 def _requests(doc: Doc, suite: Suite, shots: Sequence[Doc]) -> list[Request]:
     prompt = suite.prompt
-
-    def solved(shot: Doc) -> str:
-        return filled(f"{prompt.context}{prompt.delimiter}{prompt.target}", shot, suite)
-
     return [
         {
-            "context": with_shots(suite, shots, solved, filled(prompt.context, doc, suite)),
+            "context": with_solved_shots(doc, suite, shots),
             "continuation": prompt.delimiter + filled(prompt.target, doc, suite),
         }
     ]
@@ -45,12 +39,6 @@ def _row(doc: Doc, suite: Suite, answers: Sequence[Answer]) -> Row:
     }
 
 
-def _perplexity(rows, suite, seed):
-    metric = mean_of("nats")(rows, suite, seed)
-    values = {name: float(np.exp(getattr(metric, name))) for name in ("value", "low", "high")}
-    return replace(metric, **values)
-
-
 KIND = EvalKind(
     request="loglikelihood",
     load=json_docs,
@@ -58,7 +46,7 @@ KIND = EvalKind(
     row=_row,
     metrics={
         "acc": MetricKind(mean_of("acc")),
-        "perplexity": MetricKind(_perplexity, higher_is_better=False),
+        "perplexity": MetricKind(exponential_of_mean("nats"), higher_is_better=False),
     },
     prompted=True,
 )

@@ -12,7 +12,7 @@ from llama_keras.eval.kinds.kind import (
     filled,
     json_docs,
     mean_of,
-    with_shots,
+    with_solved_shots,
 )
 from llama_keras.eval.requests import Answer, Doc, Request
 from llama_keras.eval.suite import Suite
@@ -20,11 +20,7 @@ from llama_keras.eval.suite import Suite
 
 def _requests(doc: Doc, suite: Suite, shots: Sequence[Doc]) -> list[Request]:
     prompt = suite.prompt
-
-    def solved(shot: Doc) -> str:
-        return filled(f"{prompt.context}{prompt.delimiter}{prompt.target}", shot, suite)
-
-    text = with_shots(suite, shots, solved, filled(prompt.context, doc, suite))
+    text = with_solved_shots(doc, suite, shots)
     request: Request = {
         "prompt": text,
         "until": list(prompt.until),

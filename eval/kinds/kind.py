@@ -5,7 +5,7 @@ Axes: N examples.
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,17 @@ def mean_of(key: str) -> Compute:
     return compute
 
 
+def exponential_of_mean(key: str) -> Compute:
+    """Gives the exponential of `mean_of(key)`, as a perplexity is of nats."""
+
+    def compute(rows: Sequence[Row], suite: Suite, seed: int) -> Metric:
+        metric = mean_of(key)(rows, suite, seed)
+        values = {name: float(np.exp(getattr(metric, name))) for name in ("value", "low", "high")}
+        return replace(metric, **values)
+
+    return compute
+
+
 def mean_metric(values: np.ndarray, seed: int) -> Metric:
     """Gives the mean of N numbers with its interval; see `mean_of`."""
     count, mean = len(values), float(values.mean())
@@ -144,3 +155,13 @@ def filled(template: str, doc: Doc, suite: Suite) -> str:
 def with_shots(suite: Suite, shots: Sequence[Doc], solved: Callable[[Doc], str], last: str) -> str:
     """Gives worked examples and then what is asked, as one text."""
     return suite.prompt.separator.join([*(solved(shot) for shot in shots), last])
+
+
+def with_solved_shots(doc: Doc, suite: Suite, shots: Sequence[Doc]) -> str:
+    """Gives the context of an example behind worked examples, each with its target."""
+    prompt = suite.prompt
+
+    def solved(shot: Doc) -> str:
+        return filled(f"{prompt.context}{prompt.delimiter}{prompt.target}", shot, suite)
+
+    return with_shots(suite, shots, solved, filled(prompt.context, doc, suite))

@@ -17,6 +17,7 @@ from llama_keras.eval.kinds.kind import (
     EvalKind,
     MetricKind,
     Row,
+    exponential_of_mean,
     filled,
     json_docs,
     mean_of,
@@ -102,14 +103,6 @@ def _row(doc: Doc, suite: Suite, answers: Sequence[Answer]) -> Row:
     }
 
 
-def _choice_perplexity(rows, suite, seed):
-    from dataclasses import replace
-
-    metric = mean_of("choice_perplexity")(rows, suite, seed)
-    values = {name: float(np.exp(getattr(metric, name))) for name in ("value", "low", "high")}
-    return replace(metric, **values)
-
-
 KIND = EvalKind(
     request="loglikelihood",
     load=json_docs,
@@ -119,7 +112,9 @@ KIND = EvalKind(
         "acc": MetricKind(mean_of("acc")),
         "acc_norm": MetricKind(mean_of("acc_norm")),
         "acc_bytes": MetricKind(mean_of("acc_bytes")),
-        "choice_perplexity": MetricKind(_choice_perplexity, higher_is_better=False),
+        "choice_perplexity": MetricKind(
+            exponential_of_mean("choice_perplexity"), higher_is_better=False
+        ),
     },
     prompted=True,
 )

@@ -15,7 +15,7 @@ from llama_keras.eval.metrics import METRICS, Metric, compute_metrics
 from llama_keras.eval.requests import Answer, Doc, Request
 from llama_keras.eval.suite import Suite
 
-_BINS = 10
+BINS = 10
 
 
 def _load(suite: Suite, source: str, split: str | None) -> list[Doc]:
@@ -107,19 +107,23 @@ def _of_sets(name: str, rows: Sequence[Row], suite: Suite, seed: int) -> Metric:
     return found[name]
 
 
+def bin_of(confidence: np.ndarray) -> np.ndarray:
+    """Gives the number of each confidence's bin; the upper edge is its own, as in the paper."""
+    return np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+
+
 def calibration(rows: Sequence[Row]) -> list[dict[str, float]]:
     """Gives for each bin that holds answers its mean confidence, its share of right ones, its n."""
     confidence = np.array([row["confidence"] for row in rows])
     correct = np.array([row["correct"] for row in rows], float)
-    # The upper edge belongs to a bin, as in the paper.
-    bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
+    bins = bin_of(confidence)
     return [
         {
             "confidence": float(confidence[bins == bin_].mean()),
             "accuracy": float(correct[bins == bin_].mean()),
             "n": int((bins == bin_).sum()),
         }
-        for bin_ in range(_BINS)
+        for bin_ in range(BINS)
         if (bins == bin_).any()
     ]
 
