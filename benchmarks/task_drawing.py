@@ -29,7 +29,7 @@ _HEAD = """# Quality of the heads
 What the heads reach on real data, beside Hugging Face's heads (`LlamaForSequenceClassification`,
 `LlamaForTokenClassification`, `LlamaForQuestionAnswering`, LoRA by PEFT) from the same checkpoint,
 SmolLM2-135M-Instruct in 4 bits, with the same data, batches, epochs, learning rate, schedule,
-weight decay, clipping and precision, scored by the same code. Budgets are small (about 2,000
+weight decay, clipping and precision, scored by the same code. Budgets are small (1,000 to 2,000
 examples to learn, one or two epochs, one seed), so all of it is far from what a full training
 reaches; the intervals are 95 % and cover the choice of the examples, not that of the seed.
 
