@@ -39,7 +39,14 @@ TASKS: dict[str, dict[str, Any]] = {
         "doc_to_text": "{{passage}}\nQuestion: {{question}}\nAnswer:",
         "metric_list": [{"metric": "acc"}],
     },
-    "copa": {**_CHOICES, "metric_list": [{"metric": "acc"}]},
+    "copa": {
+        **_CHOICES,
+        # Its functions take the columns of the set itself; this is what they make of them.
+        "doc_to_text": "{{context|replace(', because', ' because')"
+        "|replace(', therefore', ' therefore')}}",
+        "target_delimiter": "  ",
+        "metric_list": [{"metric": "acc"}],
+    },
     "lambada_openai": {
         "output_type": "loglikelihood",
         "doc_to_text": "{{context}}",

@@ -240,6 +240,9 @@ def _notes(name: str, pair: Sequence[Evaluation]) -> list[str]:
     same = left.model["sha256"] is not None and left.model["sha256"] == right.model["sha256"]
     if same:
         notes.append("Both measured the same weights.")
+    precisions = [side.model.get("precision") for side in (left, right)]
+    if None not in precisions and precisions[0] != precisions[1]:
+        notes.append(f"A computed in {precisions[0]}, B in {precisions[1]}.")
     changed = [
         f"{package} {left.versions.get(package)} and {right.versions.get(package)}"
         for package in {**left.versions, **right.versions}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from llama_keras.eval.jobs import Job, check_fits, checked_answer, prepare, size
 from llama_keras.eval.kinds import METRIC_NAMES, get_kind
 from llama_keras.eval.progress import progress_bar
 from llama_keras.eval.record import Record, Sample, Samples, digest
-from llama_keras.eval.requests import Answer, Request, Target
+from llama_keras.eval.requests import Answer, Request, Target, described
 from llama_keras.eval.results import Result, merged_results, peak_memory, versions
 from llama_keras.eval.suite import Suite
 from llama_keras.eval.targets import open_target
@@ -90,39 +91,46 @@ def evaluate_suites(
         raise InputError(f"A suite is named twice: {[suite.name for suite in loaded]}.")
     jobs = [prepare(suite, data, limit) for suite in loaded]
     target = open_target(model, **settings)
+    asking = _Asking(limit=limit, batch_size=batch_size, seed=seed, drift=drift)
     try:
-        return _evaluate(jobs, target, limit, batch_size, output, cache, seed, drift, show_progress)
+        return _evaluate(jobs, target, asking, output, cache, visible=show_progress)
     finally:
         if target is not model and hasattr(target, "close"):
             target.close()  # type: ignore[attr-defined]
 
 
+@dataclass(frozen=True)
+class _Asking:
+    """How examples are asked and scored, the same for all suites; see `evaluate_suites`."""
+
+    limit: int | None
+    batch_size: int
+    seed: int
+    drift: int
+
+
 def _evaluate(
     jobs: Sequence[Job],
     target: Target,
-    limit: int | None,
-    batch_size: int,
+    asking: _Asking,
     output: str | Path | None,
     cache: str | Path | None,
-    seed: int,
-    drift: int,
+    *,
     visible: bool,
 ) -> list[Result]:
     for job in jobs:
         check_fits(job, target)
-    fingerprint = target.fingerprint()
-    record = None
-    if output is not None:
-        record = Record(output, _plan(jobs, target, fingerprint, limit, seed))
-    answers = _open_cache(cache, fingerprint, target)
+    model = described(target)
+    record = Record(output, _plan(jobs, model, asking)) if output is not None else None
+    answers = _open_cache(cache, model)
     results = []
     for job in jobs:
         known = record.finished(job.suite.name) if record else None
         if known is None:
             samples = record.begin(job.suite.name) if record else Samples()
-            work = _Work(job, target, samples, answers, batch_size)
+            work = _Work(job, target, samples, answers, asking.batch_size)
             work.run(visible=visible)
-            known = _result(work, target, fingerprint, limit, seed, drift)
+            known = _result(work, target, model, asking)
             if record:
                 record.finish(known, samples.done.values())
         results.append(known)
@@ -132,34 +140,31 @@ def _evaluate(
     return results
 
 
-def _plan(
-    jobs: Sequence[Job], target: Target, fingerprint: str | None, limit: int | None, seed: int
-) -> dict[str, Any]:
+def _plan(jobs: Sequence[Job], model: dict[str, Any], asking: _Asking) -> dict[str, Any]:
     return {
         "suites": {job.suite.name: digest(job.suite.model_dump()) for job in jobs},
-        "limit": limit,
-        "seed": seed,
+        "limit": asking.limit,
+        "seed": asking.seed,
         "target": {
-            "kind": target.kind,
+            "kind": model["kind"],
             # Files may move; a server has nothing but its place.
-            "location": target.location if fingerprint is None else None,
-            "sha256": fingerprint,
+            "location": model["location"] if model["sha256"] is None else None,
+            "sha256": model["sha256"],
         },
         "requests": {job.suite.name: digest(job.requests) for job in jobs},
     }
 
 
-def _open_cache(
-    file: str | Path | None, fingerprint: str | None, target: Target
-) -> AnswerCache | None:
+def _open_cache(file: str | Path | None, model: dict[str, Any]) -> AnswerCache | None:
     if file is None:
         return None
-    if fingerprint is None:
+    if model["sha256"] is None:
         raise InputError(
-            f"{target.location} does not tell its weights, so answers cannot be kept for it; leave "
-            "the cache out."
+            f"{model['location']} does not tell its weights, so answers cannot be kept for it; "
+            "leave the cache out."
         )
-    return AnswerCache(file, fingerprint=fingerprint)
+    # The SHA-256 covers what a model computes in, so precisions share no answers.
+    return AnswerCache(file, fingerprint=model["sha256"])
 
 
 # Fields of a row that a sample holds under another name, or not at all.
@@ -279,14 +284,7 @@ def metrics_of(suite: Suite, rows: Sequence[dict[str, Any]], *, seed: int) -> di
     return found
 
 
-def _result(
-    work: _Work,
-    target: Target,
-    fingerprint: str | None,
-    limit: int | None,
-    seed: int,
-    drift: int,
-) -> Result:
+def _result(work: _Work, target: Target, model: dict[str, Any], asking: _Asking) -> Result:
     job = work.job
     samples = [work.samples.done[number] for number in range(len(job.docs))]
     rows = rows_of(job.suite, samples)
@@ -298,14 +296,14 @@ def _result(
         task=job.suite.task,
         n=len(job.docs),
         original_n=job.original,
-        limit=limit,
+        limit=asking.limit,
         shots=job.suite.shots.count,
-        metrics=metrics_of(job.suite, rows, seed=seed),
+        metrics=metrics_of(job.suite, rows, seed=asking.seed),
         higher_is_better={
             name: metric.higher_is_better for name, metric in job.kind.metrics.items()
         },
         labels=job.suite.labels or target.labels or [],
-        model={"kind": target.kind, "location": target.location, "sha256": fingerprint},
+        model=model,
         data={"source": job.source, "sha256": digest(job.docs)},
         prompts_sha256=digest(job.requests),
         first_tokens=first,
@@ -316,8 +314,8 @@ def _result(
         resumed=work.samples.resumed,
         requests_per_second=work.asked / work.seconds if work.seconds else 0.0,
         peak_memory_bytes=peak_memory(),
-        drift=work.drift(drift),
-        seed=seed,
+        drift=work.drift(asking.drift),
+        seed=asking.seed,
         warnings=_warnings(target, first, truncated),
         versions={**versions(), **job.kind.signatures()},
     )

@@ -5,11 +5,11 @@ Releases of lm-evaluation-harness after 0.4.13 find `LlamaKerasLM` by the entry 
 
     lm_eval --model llama_keras --model_args preset=smollm2-135m-instruct,dtype=float32 --tasks …
 
-Up to 0.4.13 models are found only in its own table; there `python -m
-llama_keras.eval.lm_eval_adapter` takes the place of `lm_eval`: it adds the model and runs the same
-command line.
+Up to 0.4.13 models are found only in its own table; there `llama-keras evaluate lm-eval` takes the
+place of `lm_eval`: it adds the model and runs the same command line.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -264,11 +264,20 @@ def register() -> None:
         register_model(NAME)(LlamaKerasLM)
 
 
-def main() -> None:
-    """Runs the command line of lm-evaluation-harness with the model added."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line of lm-evaluation-harness with the model added.
+
+    Args:
+        arguments: what stands behind `lm_eval`; None takes those of this process.
+
+    Raises:
+        MissingDependencyError: lm-evaluation-harness is not installed.
+    """
     register()
     from lm_eval.__main__ import cli_evaluate  # pyright: ignore[reportMissingImports]
 
+    if arguments is not None:
+        sys.argv = ["lm-eval", *arguments]  # it reads and changes them there
     cli_evaluate()
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from llama_keras.errors import InputError
 from llama_keras.eval.differences import Differences
 from llama_keras.eval.jobs import check_fits, checked_answer, prepare, size_of, with_shots
+from llama_keras.eval.precision import tolerance_for
 from llama_keras.eval.progress import progress_bar
-from llama_keras.eval.requests import Answer, Request, Target
+from llama_keras.eval.requests import Answer, Request, Target, described
 from llama_keras.eval.suite import Suite
 from llama_keras.eval.targets import open_target
 
-TOLERANCE = 1e-4
 # Examples asked for at once, as in the harness.
 _CHUNK = 128
 
@@ -44,9 +44,10 @@ class Parity:
 
     Attributes:
         suite: its name.
-        a, b: kind, place and fingerprint of each target.
+        a, b: each target, see `requests.described`.
         n, requests: examples and requests asked.
         tolerance: see `parity`.
+        tolerance_reason: why it is that.
         largest: the largest difference of the numbers under each key that both give.
         unshared: keys that one target alone gives, and which (`a` or `b`): not compared.
         differences: in the order of the examples.
@@ -58,6 +59,7 @@ class Parity:
     n: int
     requests: int
     tolerance: float
+    tolerance_reason: str
     largest: dict[str, float]
     unshared: dict[str, str]
     differences: list[Difference]
@@ -80,7 +82,7 @@ def parity(
     data: str | Path | None = None,
     limit: int | None = None,
     shots: int | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     batch_size: int = 32,
     show_progress: bool = True,
     **settings: Any,
@@ -94,7 +96,7 @@ def parity(
     Args:
         suite, data, limit, shots, batch_size, show_progress: see `harness.evaluate_suites`.
         a, b: the targets, as `harness.evaluate_suites` takes `model`.
-        tolerance: of numbers.
+        tolerance: of numbers; None takes 1e-4, or 1e-2 where one of them computes in 16 bits.
         **settings: of those targets that take them.
 
     Raises:
@@ -108,7 +110,7 @@ def parity(
     print(found.differing, found.largest)  # doctest: skip
     ```
     """
-    if not tolerance >= 0:
+    if tolerance is not None and not tolerance >= 0:
         raise InputError(f"tolerance must be at least 0, got {tolerance}.")
     for name, value in (("limit", limit), ("batch_size", batch_size)):
         if value is not None and value < 1:
@@ -119,7 +121,8 @@ def parity(
         for model in (a, b):
             targets.append(_opened(model, settings))
             check_fits(job, targets[-1])
-        asked = _Comparison(job, targets, tolerance)
+        allowed = tolerance_for(targets, tolerance)
+        asked = _Comparison(job, targets, allowed.value)
         asked.run(batch_size, visible=show_progress)
     finally:
         for target, model in zip(targets, (a, b), strict=False):
@@ -127,11 +130,12 @@ def parity(
                 target.close()  # type: ignore[attr-defined]
     return Parity(
         suite=job.suite.name,
-        a=_described(targets[0]),
-        b=_described(targets[1]),
+        a=described(targets[0]),
+        b=described(targets[1]),
         n=len(job.docs),
         requests=sum(map(len, job.requests)),
-        tolerance=tolerance,
+        tolerance=allowed.value,
+        tolerance_reason=allowed.reason,
         largest=dict(sorted(asked.found.largest.items())),
         unshared=dict(sorted(asked.found.unshared.items())),
         differences=sorted(asked.differences, key=lambda d: (d.doc_id, d.request_id)),
@@ -146,10 +150,6 @@ def _opened(model: str | Path | Target, settings: dict[str, Any]) -> Target:
         if not settings or "takes no setting" not in str(error):
             raise
         return open_target(model)
-
-
-def _described(target: Target) -> dict[str, Any]:
-    return {"kind": target.kind, "location": target.location, "sha256": target.fingerprint()}
 
 
 class _Comparison:

@@ -132,6 +132,8 @@ def command_of(result: Result, suite: Suite) -> str:
     own = suite.data.source
     if result.data["source"] not in (own, f"{own}/{suite.data.split}"):
         parts += ["--data", result.data["source"]]
+    for option, value in result.model.get("settings", {}).items():
+        parts += [f"--{option}", str(value)]
     for option, value in (("limit", result.limit), ("shots", result.shots), ("seed", result.seed)):
         if value:
             parts += [f"--{option}", str(value)]

@@ -13,7 +13,6 @@ from llama_keras.eval.compare import RIGHT
 from llama_keras.eval.kinds.kind import Row
 from llama_keras.eval.record import Sample
 from llama_keras.eval.suite import Suite
-from llama_keras.eval.sums import query_places
 
 SHOWN = 200  # examples of a suite
 _CHARACTERS = 1200  # of a text
@@ -222,7 +221,11 @@ def _nats_per_byte(row: Row) -> float:
 
 def _queries(rows: Sequence[Row]) -> Examples:
     """Gives the queries that do not find their document first, the worst first."""
-    queries, documents, cosines, places = query_places(rows)
+    from llama_keras.eval.kinds.retrieval import search
+    from llama_keras.eval.retrieval import ranks
+
+    made = search(rows)
+    queries, documents, places = made.queries, made.documents, ranks(made.cosines, made.relevant)
     own: dict[str, list[str]] = {}
     for row in rows:
         own.setdefault(row["texts"][0], []).append(row["texts"][1])
@@ -231,7 +234,7 @@ def _queries(rows: Sequence[Row]) -> Examples:
     shown = []
     for number in wrong[:SHOWN]:
         right = dict.fromkeys(own[queries[number]])
-        order = cosines[number].argsort()[::-1]
+        order = made.cosines[number].argsort()[::-1]
         first = next(documents[at] for at in order if documents[at] not in right)
         parts = [
             ("query", _plain(queries[number])),

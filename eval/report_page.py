@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import jinja2
 
 from llama_keras.eval.report import SuiteReport
+from llama_keras.page_style import PAGE_STYLE
 
 _FILTERED = 50  # values of a menu that can be chosen from
 
 
 def draw_report(suites: Sequence[SuiteReport]) -> str:
     """Gives the page as a string; light or dark as the reader's system is."""
-    return _TEMPLATE.render(suites=suites, first=suites[0].result, values=_values)
+    return _TEMPLATE.render(suites=suites, first=suites[0].result, values=_values, style=PAGE_STYLE)
 
 
 def _values(suite: SuiteReport, name: str) -> list[str]:
@@ -38,27 +39,19 @@ _TEMPLATE = jinja2.Environment(
 <link rel="icon" href="data:,">
 <title>{{ first.model.location }} · llama-keras evaluate</title>
 <style>
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c2330; --soft: #5b6678; --line: #d5dbe5;
-  --chip: #eef2f8; --accent: #0b61c4; --accent-ink: 11 97 196; --ground: #e3e9f2; --good: #d9f0dd;
-  --good-line: #1f7a34; --missed: #fdeecb; --missed-line: #9a5b00; --extra: #fbdcda;
-  --extra-line: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14181f; --ink: #e6eaf1; --soft: #9aa6b8;
-  --line: #333c4a; --chip: #232a36; --accent: #6db1ff; --accent-ink: 109 177 255;
-  --ground: #2b3442; --good: #173a20; --good-line: #7fd492; --missed: #43340f;
-  --missed-line: #f0c060; --extra: #4a1f1c; --extra-line: #ff8a80; } }
-body { margin: 0 auto; max-width: 72rem; padding: 2rem 1rem 4rem; background: var(--paper);
-  color: var(--ink); font: 16px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", "PingFang SC",
-  "Microsoft YaHei", sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.35rem; margin: 2.5rem 0 .2rem; border-top: 1px solid var(--line);
-  padding-top: 1.2rem; }
+{{ style }}
+:root { --accent-ink: 11 97 196; --ground: #e3e9f2; --good: #d9f0dd; --good-line: #1f7a34;
+  --missed: #fdeecb; --missed-line: #9a5b00; --extra: #fbdcda; --extra-line: var(--wrong); }
+@media (prefers-color-scheme: dark) { :root { --accent-ink: 109 177 255; --ground: #2b3442;
+  --good: #173a20; --good-line: #7fd492; --missed: #43340f; --missed-line: #f0c060;
+  --extra: #4a1f1c; } }
+h2 { font-size: 1.35rem; }
 h3 { font-size: 1.02rem; margin: 1.4rem 0 .3rem; }
-a { color: var(--accent); } p { margin: .2rem 0 .6rem; max-width: 60rem; }
+a { color: var(--accent); }
 .soft, figcaption, th, dt, details > table { color: var(--soft); font-size: .9rem; }
 code, pre { font: .86rem/1.5 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 pre { background: var(--chip); border-radius: .3rem; padding: .6rem .8rem; overflow-x: auto;
   white-space: pre-wrap; }
-table { border-collapse: collapse; } .wide { overflow-x: auto; }
 td, th { padding: .2rem .9rem .2rem 0; text-align: start; font-weight: 400; }
 td.number, th.number { text-align: end; white-space: nowrap; font-variant-numeric: tabular-nums; }
 td.strong { font-weight: 600; }
@@ -201,6 +194,7 @@ suite{{ "s" if suites|length > 1 }} by llama-keras {{ first.versions["llama-kera
 <details><summary>Fingerprints, versions, the suite</summary>
 <dl>
 <dt>model</dt><dd>{{ r.model.kind }} {{ r.model.location }}</dd>
+<dt>computed in</dt><dd>{{ r.model.get("precision") or "not told" }}</dd>
 <dt>its SHA-256</dt><dd><code>{{ r.model.sha256 or "not told by a server" }}</code></dd>
 <dt>data</dt><dd>{{ r.data.source }}</dd>
 <dt>SHA-256 of the examples</dt><dd><code>{{ r.data.sha256 }}</code></dd>

@@ -33,7 +33,12 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
 
 
 class Target(Protocol):
-    """What the harness needs of a model."""
+    """What the harness needs of a model.
+
+    Some have more, where they know it: `precision` (what they compute in, such as `bfloat16`),
+    `used_settings` (what `open_target` has to be told to make the same again), `bos_id` and
+    `adds_bos` (see `harness`), `close`.
+    """
 
     @property
     def kind(self) -> str:
@@ -71,3 +76,14 @@ class Target(Protocol):
     def first_tokens(self, kind: str, request: Request) -> list[int] | None:
         """Gives the first ids that the model reads for a request; None where it does not tell."""
         ...
+
+
+def described(target: Target) -> dict[str, Any]:
+    """Gives what a record says of a target: kind, place, SHA-256, precision, settings."""
+    return {
+        "kind": target.kind,
+        "location": target.location,
+        "sha256": target.fingerprint(),
+        "precision": getattr(target, "precision", None),
+        "settings": dict(getattr(target, "used_settings", {})),
+    }

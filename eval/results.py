@@ -47,7 +47,7 @@ class Result:
     labels: list[str]
     """The labels that there are, of suites that have labels."""
     model: dict[str, Any]
-    """Kind, location and SHA-256 of what was measured."""
+    """Of what was measured: kind, location, SHA-256, precision, settings; `requests.described`."""
     data: dict[str, str]
     """Source and SHA-256 of the examples scored."""
     prompts_sha256: str

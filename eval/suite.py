@@ -1,5 +1,6 @@
 """Suites: YAML files that name the data, the prompts and the metrics of an evaluation."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,6 +28,15 @@ def _no_repeats(names: list) -> list:
     if repeated:
         raise ValueError(f"repeated: {repeated}")
     return names
+
+
+def _patterns(found: dict[str, str]) -> dict[str, str]:
+    for pattern, replacement in found.items():
+        try:
+            re.compile(pattern).sub(replacement, "")
+        except (re.error, IndexError) as error:
+            raise ValueError(f"{pattern!r} → {replacement!r}: {error}") from None
+    return found
 
 
 class SuiteData(Record):
@@ -73,6 +83,8 @@ class SuitePrompt(Record):
     """The key of the right choice: its number from 0, or the choice itself."""
     scored: str = "{choice}"
     """For `multiple_choice`: what is scored after the context; both may hold `{choice}`."""
+    replace: Annotated[dict[str, str], AfterValidator(_patterns)] = {}
+    """Regular expressions and what takes their place in the context, once that is filled in."""
     delimiter: str = " "
     """Stands between context and continuation."""
     separator: str = "\n\n"

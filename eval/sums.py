@@ -177,31 +177,13 @@ def _sacrebleu(name: str) -> Maker:
     return make
 
 
-def query_places(rows: Sequence[Row]) -> tuple[list[str], list[str], np.ndarray, list[list[int]]]:
-    """Gives the Q queries of a retrieval suite, its documents, their cosines, the right ranks.
-
-    Returns:
-        Queries; documents; float `(Q, documents)`; for each query the ranks of its documents.
-    """
-    from llama_keras.eval.retrieval import ranks
-
-    vectors = {t: v for row in rows for t, v in zip(row["texts"], row["vectors"], strict=True)}
-    documents = list(dict.fromkeys(text for row in rows for text in row["texts"][1:]))
-    number = {text: index for index, text in enumerate(documents)}
-    relevant: dict[str, set[int]] = {}
-    for row in rows:
-        relevant.setdefault(row["texts"][0], set()).add(number[row["texts"][1]])
-    queries = list(relevant)
-    left, right = (np.array([vectors[t] for t in texts], float) for texts in (queries, documents))
-    lengths = (np.linalg.norm(array, axis=1, keepdims=True) for array in (left, right))
-    units = [x / np.maximum(y, 1e-12) for x, y in zip((left, right), lengths, strict=True)]
-    cosines = units[0] @ units[1].T
-    return queries, documents, cosines, ranks(cosines, list(relevant.values()))
-
-
 def _retrieval(score: Callable[[list[int]], float]) -> Maker:
     def make(rows: Sequence[Row], suite: Suite) -> Sums:
-        scores = [(float(score(found)), 1.0) for found in query_places(rows)[-1]]
+        from llama_keras.eval.kinds.retrieval import search
+        from llama_keras.eval.retrieval import ranks
+
+        made = search(rows)
+        scores = [(float(score(found)), 1.0) for found in ranks(made.cosines, made.relevant)]
         return Sums(np.array(scores), _ratio, is_mean=True)
 
     return make

@@ -19,7 +19,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 # Told how to install when they are asked for: `hf://` presets, the JAX backend, the adapter.
-OPTIONAL = {"huggingface-hub", "jax", "lm-eval"}
+OPTIONAL = {"huggingface-hub", "jax", "lm-eval", "sentencepiece", "tokenizers"}
 
 
 def python(code: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess:

@@ -27,6 +27,7 @@ class GoodTarget:
     requests = frozenset({"classify"})
     labels: list[str] | None = ["negative", "positive"]
     sha256: str | None = "0" * 64
+    precision: str | None = None
 
     def __init__(self):
         self.asked: list[list[str]] = []

@@ -4,6 +4,7 @@ Axes: N examples.
 """
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -152,6 +153,14 @@ def filled(template: str, doc: Doc, suite: Suite) -> str:
         ) from None
 
 
+def context_of(doc: Doc, suite: Suite) -> str:
+    """Gives an example's context: the template filled in, and the suite's replacements made."""
+    text = filled(suite.prompt.context, doc, suite)
+    for pattern, replacement in suite.prompt.replace.items():
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
 def with_shots(suite: Suite, shots: Sequence[Doc], solved: Callable[[Doc], str], last: str) -> str:
     """Gives worked examples and then what is asked, as one text."""
     return suite.prompt.separator.join([*(solved(shot) for shot in shots), last])
@@ -162,6 +171,6 @@ def with_solved_shots(doc: Doc, suite: Suite, shots: Sequence[Doc]) -> str:
     prompt = suite.prompt
 
     def solved(shot: Doc) -> str:
-        return filled(f"{prompt.context}{prompt.delimiter}{prompt.target}", shot, suite)
+        return context_of(shot, suite) + prompt.delimiter + filled(prompt.target, shot, suite)
 
-    return with_shots(suite, shots, solved, filled(prompt.context, doc, suite))
+    return with_shots(suite, shots, solved, context_of(doc, suite))

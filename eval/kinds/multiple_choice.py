@@ -17,6 +17,7 @@ from llama_keras.eval.kinds.kind import (
     EvalKind,
     MetricKind,
     Row,
+    context_of,
     exponential_of_mean,
     filled,
     json_docs,
@@ -65,8 +66,8 @@ def gold_of(doc: Doc, suite: Suite) -> int:
 
 def _parts(doc: Doc, choice: str, suite: Suite) -> tuple[str, str]:
     """Gives what comes before a choice, and what is scored, without the delimiter."""
-    values, prompt = {**doc, "choice": choice}, suite.prompt
-    return filled(prompt.context, values, suite), filled(prompt.scored, values, suite)
+    values = {**doc, "choice": choice}
+    return context_of(values, suite), filled(suite.prompt.scored, values, suite)
 
 
 def _requests(doc: Doc, suite: Suite, shots: Sequence[Doc]) -> list[Request]:

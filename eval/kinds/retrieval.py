@@ -4,6 +4,7 @@ Every anchor searches the positives and negatives of the whole suite by cosine.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,22 +27,40 @@ def _row(doc: Doc, suite: Suite, answers: Sequence[Answer]) -> Row:
     return {"texts": doc["texts"], "vectors": [answer["embedding"] for answer in answers]}
 
 
+@dataclass(frozen=True)
+class Search:
+    """What is searched for what; Q queries, M documents.
+
+    Attributes:
+        queries, documents: each text once.
+        cosines: float `(Q, M)`.
+        relevant: for each query the numbers of its documents.
+    """
+
+    queries: list[str]
+    documents: list[str]
+    cosines: np.ndarray
+    relevant: list[set[int]]
+
+
+def search(rows: Sequence[Row]) -> Search:
+    """Gives the search that the rows of a suite make together."""
+    vectors = {t: v for row in rows for t, v in zip(row["texts"], row["vectors"], strict=True)}
+    documents = list(dict.fromkeys(text for row in rows for text in row["texts"][1:]))
+    number = {text: index for index, text in enumerate(documents)}
+    relevant: dict[str, set[int]] = {}
+    for row in rows:
+        relevant.setdefault(row["texts"][0], set()).add(number[row["texts"][1]])
+    queries, found = (_unit([vectors[t] for t in texts]) for texts in (relevant, documents))
+    return Search(list(relevant), documents, queries @ found.T, list(relevant.values()))
+
+
 def _metric(name: str) -> MetricKind:
     def compute(rows: Sequence[Row], suite: Suite, seed: int):
         from llama_keras.eval.retrieval import retrieval_metrics
 
-        vectors = {
-            text: vector
-            for row in rows
-            for text, vector in zip(row["texts"], row["vectors"], strict=True)
-        }
-        documents = list(dict.fromkeys(text for row in rows for text in row["texts"][1:]))
-        number = {text: index for index, text in enumerate(documents)}
-        relevant: dict[str, set[int]] = {}
-        for row in rows:
-            relevant.setdefault(row["texts"][0], set()).add(number[row["texts"][1]])
-        queries, found = (_unit([vectors[t] for t in texts]) for texts in (relevant, documents))
-        return retrieval_metrics(queries @ found.T, list(relevant.values()), seed=seed)[name]
+        made = search(rows)
+        return retrieval_metrics(made.cosines, made.relevant, seed=seed)[name]
 
     return MetricKind(compute)
 

@@ -13,26 +13,13 @@ from llama_keras.eval.suite import Suite
 
 
 def _load(suite: Suite, source: str, split: str | None) -> list[Doc]:
-    from llama_keras.data.tagged import load_tagged
+    from llama_keras.kinds.token_classification import load_sentences
     from llama_keras.tasks.entity_data import as_texts_and_spans
-    from llama_keras.tasks.tagging import convert_tags
 
-    column, text_column = suite.data.label_column, suite.data.text_column
-    if not isinstance(text_column, str):
-        raise InputError(f"{suite.name}: data.text_column must be one column.")
-    data = load_tagged(
-        source,
-        split=split,
-        text_column=text_column,
-        spans_column="spans" if column == "label" else column,
-        data_dir=suite.data.data_dir,
-    )
+    data, separator = load_sentences(suite.data, source, split), suite.data.word_separator
     docs = []
     for words, targets, place in zip(data.inputs, data.targets, data.places, strict=True):
         try:
-            if isinstance(words, list) and suite.data.tag_scheme == "IOB1":
-                targets = convert_tags(targets, source="IOB1", target="IOB2")
-            separator = suite.data.word_separator
             (text,), spans = as_texts_and_spans([words], [targets], separator=separator)
         except InputError as error:
             raise InputError(f"{data.source}, {place}: {error}") from None

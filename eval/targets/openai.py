@@ -49,7 +49,7 @@ class OpenAiTarget:
     ):
         import httpx
 
-        from llama_keras.serving.client import _is_loopback
+        from llama_keras.serving.client import is_loopback
 
         self._url, query = _parts(address)
         headers = {}
@@ -57,7 +57,7 @@ class OpenAiTarget:
             if not (key := os.environ.get(variable)):
                 raise InputError(f"{address}: the environment variable {variable} is not set.")
             headers["Authorization"] = f"Bearer {key}"
-        trust = not _is_loopback(self._url)
+        trust = not is_loopback(self._url)
         self._http = httpx.Client(timeout=timeout, headers=headers, trust_env=trust)
         self._retries, self._sleep, self._timeout = retries, sleep, timeout
         try:
@@ -173,10 +173,15 @@ class OpenAiTarget:
         return self._asked("POST", path, body, retries=self._retries)
 
     def _asked(self, method: str, path: str, body: Any, *, retries: int) -> dict[str, Any]:
+        from llama_keras.serving.client import ServingError
+
         def call() -> dict[str, Any]:
             return self._answer(method, self._url + path, body)
 
-        return with_retries(call, retries=retries, sleep=self._sleep)
+        try:
+            return with_retries(call, retries=retries, sleep=self._sleep)
+        except ServingError as error:
+            raise InputError(str(error)) from None
 
     def _answer(self, method: str, url: str, body: Any) -> dict[str, Any]:
         import httpx

@@ -21,7 +21,7 @@ class RestTarget:
     """One served model, by its URL.
 
     Args:
-        url: `http://HOST:PORT/v1/models/NAME`, see `serving.client.predict`.
+        url: `http://HOST:PORT/v1/models/NAME`, see `serving.client.AsyncClient`.
         labels: of a model with several labels a text, in the order of its scores; servers do not
             tell them.
         retries: how often a request is asked again where the server does not answer or says that
@@ -93,17 +93,19 @@ class RestTarget:
     def _connect(self, url: str, timeout: float) -> Any:
         from llama_keras.serving.client import Client
 
-        return Client(url, timeout=timeout)
+        # What a server that is away has to be asked again is counted here.
+        return Client(url, timeout=timeout, retries=0)
 
     def _names(self) -> tuple[str, ...]:
         if self._signatures is None:
-            answer = self._first(self._client.metadata)
-            try:
-                self._signatures = tuple(answer["metadata"]["signature_def"]["signature_def"])
-            except (KeyError, TypeError):
-                raise InputError(f"{self.location} does not tell its signatures.") from None
+            self._signatures = tuple(self._first(self._client.signatures))
         return self._signatures
 
     def _first(self, call: Callable[[], Result]) -> Result:
         """Gives what `call` gives; before there were answers a server is not waited for so long."""
-        return with_retries(call, retries=min(FIRST_RETRIES, self._retries), sleep=self._sleep)
+        from llama_keras.serving.client import ServingError
+
+        try:
+            return with_retries(call, retries=min(FIRST_RETRIES, self._retries), sleep=self._sleep)
+        except ServingError as error:
+            raise InputError(str(error)) from None

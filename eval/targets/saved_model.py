@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama_keras.errors import InputError
+from llama_keras.eval.precision import graph_precision
 from llama_keras.eval.requests import Answer, Request
 from llama_keras.eval.targets.fingerprints import file_fingerprint
 from llama_keras.eval.targets.signatures import (
@@ -30,6 +31,7 @@ class SavedModelTarget:
         manifest = read_manifest(self._folder)
         self.labels: list[str] | None = list(manifest.labels) or None
         self.requests = requests_of(self._model.signatures)
+        self.precision: str | None = graph_precision(self._folder)
 
     def ask(self, kind: str, requests: Sequence[Request], *, batch_size: int = 32) -> list[Answer]:
         """Gives one answer a request, in order; see `requests.Target`."""

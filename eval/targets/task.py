@@ -34,6 +34,7 @@ class KerasTarget:
         spec = model.tokenizer.spec
         self.bos_id: int | None = spec.bos_id
         self.adds_bos: bool = bool(spec.add_bos)
+        self.precision: str = model.backbone.compute_dtype
         labels = getattr(model, "labels", None)
         self.labels: list[str] | None = list(labels) if labels else None
 
@@ -85,6 +86,7 @@ class CheckpointTarget(KerasTarget):
                 f"server's URL, and no checkpoint: {error}"
             ) from None
         super().__init__(model, location=str(preset))
+        self.used_settings = {"dtype": model.backbone.dtype_policy.name}
 
 
 def _classify(model, requests, batch_size) -> list[Answer]:

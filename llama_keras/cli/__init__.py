@@ -21,6 +21,7 @@ VERBS = (
     "export",
     "verify",
     "serve",
+    "configure",
     "predict",
     "generate",
     "explain",

@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     verbs.callback()(_evaluate)
     for name, verb in _VERBS.items():
         verbs.command(name)(verb)
+    verbs.command("lm-eval", context_settings=_ALL_ARGUMENTS)(_lm_eval)
     app.add_typer(verbs, name="evaluate")
 
 
@@ -74,8 +75,14 @@ def _run(
         typer.Option(help="Ask this model, too, and list what differs: exit with 1 if any does."),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="With --parity: by which numbers may differ.")
-    ] = 1e-4,
+        float | None,
+        typer.Option(
+            min=0,
+            help="With --parity: by which numbers may differ; by default as the models' precision "
+            "has it, 1e-4 or, in 16 bits, 1e-2.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask a model for every example of some suites, and score the answers."""
@@ -167,6 +174,21 @@ def _show(
     for number, asked in enumerate(first_requests(loaded, examples)):
         print(f"# example {number} asks:")
         print(json.dumps(asked, indent=2, ensure_ascii=False))
+
+
+# Even --help is the other program's.
+_ALL_ARGUMENTS = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "help_option_names": [],
+}
+
+
+def _lm_eval(context: typer.Context) -> None:
+    """Run lm-evaluation-harness with --model llama_keras added: what it takes stands behind."""
+    from llama_keras.eval.lm_eval_adapter import main
+
+    main(context.args)
 
 
 _VERBS = {

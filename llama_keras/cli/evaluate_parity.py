@@ -54,7 +54,8 @@ def _print(found: Parity) -> None:
         verdict = f"{len(found.differing)} of {found.n} examples differ"
     else:
         verdict = f"all {found.n} examples alike"
-    print(f"{found.suite}: {verdict} ({found.requests} requests, tolerance {found.tolerance:g})")
+    print(f"{found.suite}: {verdict} ({found.requests} requests)")
+    print(f"  tolerance of numbers {found.tolerance:g}, {found.tolerance_reason}")
     for key, value in found.largest.items():
         print(f"  largest difference of {key}: {value:.3g}")
     for key, name in found.unshared.items():

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llama_keras.errors import InputError
+
 if TYPE_CHECKING:
     from llama_keras.eval.compare import Flip, SuiteComparison
 
@@ -86,15 +88,52 @@ def _flip_line(flip: "Flip") -> str:
 
 
 def report(
-    folder: Folder,
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Of finished `evaluate run --output`; several for markdown."),
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", help="html: a page; markdown: a table for a README.")
+    ] = "html",
     output: Annotated[
-        Path | None, typer.Option(help="The page; by default report.html in the folder.")
+        Path | None,
+        typer.Option(
+            help="File; by default report.html in the folder, and for markdown the terminal."
+        ),
     ] = None,
 ) -> None:
-    """Write one HTML page with the figures, plots and wrong answers."""
+    """Write one HTML page with the figures, plots and wrong answers, or a Markdown table."""
+    if format_ not in _FORMATS:
+        raise InputError(f"--format {format_} is not known; there are {list(_FORMATS)}.")
+    _FORMATS[format_](folders, output)
+
+
+def _write_page(folders: list[Path], output: Path | None) -> None:
     from llama_keras.eval.report import write_report
 
-    typer.echo(f"wrote {write_report(folder, output)}")
+    if len(folders) > 1:
+        raise InputError("A page is of one folder; with --format markdown several make a table.")
+    typer.echo(f"wrote {write_report(folders[0], output)}")
+
+
+def _write_table(folders: list[Path], output: Path | None) -> None:
+    from llama_keras.atomic import write_text
+    from llama_keras.eval.report_markdown import markdown_report
+
+    text = markdown_report(folders)
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        write_text(output, text)
+    except OSError as error:
+        raise InputError(
+            f"{output} cannot be written ({error.strerror}); give a file in a folder that exists."
+        ) from None
+    typer.echo(f"wrote {output}")
+
+
+_FORMATS = {"html": _write_page, "markdown": _write_table}
 
 
 def rescore(

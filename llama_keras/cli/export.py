@@ -1,4 +1,4 @@
-"""`llama-keras export`: a run, a .keras file or a checkpoint as a SavedModel."""
+"""`llama-keras export`: runs, .keras files or a checkpoint as a SavedModel."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +14,13 @@ def register(app: typer.Typer) -> None:
 
 
 def _export(
-    model: Annotated[
-        str, typer.Argument(help="Run directory, .keras file, or a checkpoint that continues text.")
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Run directory, .keras file, or a checkpoint that continues text. Several, each "
+            "as NAME=MODEL, share one backbone in one SavedModel.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option(help="NAME/ (next free version) or NAME/VERSION, which must be new.")
@@ -28,10 +33,51 @@ def _export(
             help="Of a generator's serving_default, such as max_new_tokens=128; repeatable.",
         ),
     ] = None,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", help="tf_saved_model, or litert for CPUs and devices (no versions)."
+        ),
+    ] = "tf_saved_model",
+    dtype: Annotated[
+        str, typer.Option(help="How weights are stored: float32, bfloat16 or int8.")
+    ] = "float32",
 ) -> None:
     """Write a SavedModel that takes strings and gives answers, for TF Serving."""
     settings = dict(map(_setting, set_ or ()))
-    print(f"exported {_load(model).export(output, **settings)}")
+    if len(models) > 1:
+        if settings or format_ != "tf_saved_model" or dtype != "float32":
+            raise InputError("Several models in one export take no --set, --format or --dtype.")
+        print(f"exported {_export_many(models, output)}")
+        return
+    model = _load(models[0])
+    told = {"evaluation": _evaluation(models[0])} if format_ == "tf_saved_model" else {}
+    print(f"exported {model.export(output, format=format_, dtype=dtype, **told, **settings)}")
+
+
+def _export_many(models: list[str], output: Path) -> Path:
+    from llama_keras.serving.export_many import export_many
+
+    named = [text.partition("=") for text in models]
+    if any(not equals for _, equals, _ in named):
+        raise InputError(
+            "Several models are given as NAME=MODEL each, such as mood=runs/sentiment; received "
+            f"{models}."
+        )
+    names = [name for name, *_ in named]
+    if len(set(names)) < len(names):
+        raise InputError(f"Each model has a name of its own; received {names}.")
+    return export_many(
+        {name: _load(model) for name, _, model in named},
+        output,
+        evaluation={name: _evaluation(model) for name, _, model in named},
+    )
+
+
+def _evaluation(model: str) -> dict[str, Any]:
+    from llama_keras.serving.export_manifest import evaluation_of
+
+    return evaluation_of(Path(model).expanduser())
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -52,7 +98,10 @@ def _load(model: str):
     if file.suffix == ".keras" and file.is_file():
         from llama_keras.tasks.task import Task
 
-        return Task.load(file)
+        task = Task.load(file)
+        if getattr(task.backbone, "_lora_enabled_layers", None):
+            task.merge_lora()  # else every request would add the updates to the weights anew
+        return task
     from llama_keras.tasks import CausalLM
 
     try:

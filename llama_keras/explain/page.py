@@ -10,6 +10,7 @@ from llama_keras.errors import InputError
 from llama_keras.explain.guide import STAGES, notes
 from llama_keras.explain.heat_map import heat_map
 from llama_keras.explain.records import Attention, Explanation
+from llama_keras.page_style import PAGE_STYLE
 
 _TEXT_SHOWN = 2000  # characters of a long text
 _NUMBERS = 6  # of each vector
@@ -21,6 +22,7 @@ def draw_page(found: Explanation) -> str:
     shown = notes(found)
     return _TEMPLATE.render(
         found=found,
+        style=PAGE_STYLE,
         stages=STAGES,
         notes=shown,
         texts=[("raw", found.text), *found.cleaned],
@@ -72,27 +74,19 @@ _TEMPLATE = jinja2.Environment(
 <meta name="color-scheme" content="light dark">
 <title>{{ found.text[:60] }} · llama-keras explain</title>
 <style>
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c2330; --soft: #5b6678; --line: #d5dbe5;
-  --chip: #eef2f8; --accent: #0b61c4; --hit: #b3261e; --ground: #f3f6fb; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14181f; --ink: #e6eaf1; --soft: #9aa6b8;
-  --line: #333c4a; --chip: #232a36; --accent: #6db1ff; --hit: #ff8a80; --ground: #1c222c; } }
-body { margin: 0 auto; max-width: 72rem; padding: 2rem 1rem 4rem; background: var(--paper);
-  color: var(--ink); font: 16px/1.55 system-ui, "Noto Sans", "Noto Sans CJK SC", "PingFang SC",
-  "Microsoft YaHei", sans-serif; }
-h1 { font-size: 1.8rem; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .3rem; border-top: 1px solid var(--line);
-  padding-top: 1.2rem; }
+{{ style }}
+:root { --ground: #f3f6fb; }
+@media (prefers-color-scheme: dark) { :root { --ground: #1c222c; } }
+h2 { font-size: 1.2rem; }
 h2 small, .soft, figcaption, th { color: var(--soft); font-weight: 400; font-size: .9rem; }
-p { margin: .2rem 0 .6rem; max-width: 60rem; }
 code, td.number { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .88rem; }
-table { border-collapse: collapse; } .wide { overflow-x: auto; }
 td, th { padding: .15rem .7rem .15rem 0; text-align: start; vertical-align: top; }
 td.number { text-align: right; white-space: nowrap; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; }
 .chips { display: flex; flex-wrap: wrap; gap: .3rem; margin: .3rem 0 .8rem; }
 .chip { background: var(--chip); border-radius: .3rem; padding: .05rem .45rem; text-align: center; }
 .chip small { display: block; color: var(--soft); font-size: .75rem; }
-.hit { color: var(--hit); outline: 1px solid var(--hit); }
+.hit { color: var(--wrong); outline: 1px solid var(--wrong); }
 .maps { display: flex; flex-wrap: wrap; gap: 1.2rem; align-items: flex-start; overflow-x: auto; }
 figure { margin: .4rem 0; } summary { cursor: pointer; }
 .map .label text { fill: var(--ink); unicode-bidi: plaintext; }

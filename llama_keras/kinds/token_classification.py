@@ -1,28 +1,36 @@
 """Recipes with `task: token_classification`."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from llama_keras.data.tagged import TaggedData, load_tagged
 from llama_keras.errors import InputError
 from llama_keras.kinds.kind import TaskKind, check_labels, model_arguments
-from llama_keras.tasks.recipe import Recipe
+from llama_keras.tasks.recipe import Recipe, RecipeData
+
+if TYPE_CHECKING:
+    from llama_keras.eval.suite import SuiteData
 
 
-def _load(recipe: Recipe, source: str, split: str | None) -> TaggedData:
+def load_sentences(fields: "RecipeData | SuiteData", source: str, split: str | None) -> TaggedData:
+    """Gives the sentences that the `data` of a recipe or a suite names, tags in IOB2 or IOBES.
+
+    Raises:
+        InputError: the source is missing or malformed; the message names the line.
+    """
     from llama_keras.tasks.tagging import convert_tags
 
-    column, text_column = recipe.data.label_column, recipe.data.text_column
+    column, text_column, scheme = fields.label_column, fields.text_column, fields.tag_scheme
     if not isinstance(text_column, str):
         raise InputError("Token classification reads one text a row; data.text_column names it.")
     data = load_tagged(
         source,
         split=split,
         text_column=text_column,
-        # The recipes' default name is for one label a text.
+        # The default name of recipes and suites is for one label a text.
         spans_column="spans" if column == "label" else column,
-        data_dir=recipe.data.data_dir,
+        data_dir=fields.data_dir,
     )
-    scheme = recipe.data.tag_scheme
     for number, (words, tags) in enumerate(zip(data.inputs, data.targets, strict=True)):
         if isinstance(words, list):
             try:
@@ -74,7 +82,7 @@ def _measure(model, part: TaggedData):
 
 KIND = TaskKind(
     noun="sentences",
-    load=_load,
+    load=lambda recipe, source, split: load_sentences(recipe.data, source, split),
     labels=_labels,
     build=_build,
     examples=lambda part: (part.inputs, part.targets),

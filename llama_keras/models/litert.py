@@ -26,7 +26,7 @@ from llama_keras.models.generation import CHUNK
 from llama_keras.models.sampling import choose
 
 _CACHE = re.compile(r"(key|value)_(\d+)")
-_SCALARS = re.compile(r"hidden|index|padding")
+_SCALARS = re.compile(r"hidden|token_ids|index|padding")
 
 
 # Those of `SamplingSettings` that say how a token is drawn.
@@ -58,7 +58,8 @@ class LiteRTDecoder:
 
     Args:
         path: the `.tflite` file.
-        embed: gives the vector float32 `(E,)` of a token.
+        embed: gives the vector float32 `(E,)` of a token; `np.int32` for a file that embeds by
+            itself, as `serving.litert_export` writes it.
         choose: `draw`, compiled or not.
         num_threads: of the interpreter; `None` takes OMP_NUM_THREADS, or one for each core.
 
@@ -221,7 +222,7 @@ def _find_places(interpreter, path: Path) -> _Places:
         if found := _CACHE.search(detail["name"]):
             cache.append((int(found[2]), found[1], detail["index"], tuple(detail["shape"])))
         elif found := _SCALARS.search(detail["name"]):
-            named[found[0]] = detail["index"]
+            named[found[0].replace("token_ids", "hidden")] = detail["index"]
     cache.sort()
     by_rank = {len(detail["shape"]): detail["index"] for detail in interpreter.get_output_details()}
     if len(named) != 3 or not cache or sorted(by_rank) != [2, 3]:

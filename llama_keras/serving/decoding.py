@@ -4,13 +4,13 @@ Axes: B rows, P tokens of the longest prompt, N new tokens, S stop strings.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from llama_keras.models import generation
+from llama_keras.serving.decoding_steps import SAMPLER, DecodingSteps
 from llama_keras.serving.stop_strings import Answers, answers, pieces_of
 
 # Setting -> (type of the input, which values are right, how that is said); what
@@ -82,6 +82,13 @@ def checked(prompts: Prompts, settings: Mapping[str, tf.Tensor], *, limit: int) 
         return Prompts(*map(tf.identity, prompts))
 
 
+def sampler_settings(settings: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Gives the settings of `SETTINGS`, `(B,)` each, with seeds as the sampler takes them."""
+    low_bits = tf.bitwise.bitwise_and(settings["seed"], 2**32 - 1)
+    # No others: XLA takes no strings.
+    return {**{n: settings[n] for n in SAMPLER}, "seed": tf.cast(low_bits, tf.uint32)}
+
+
 class Decoder:
     """Continues prompts inside a graph.
 
@@ -103,14 +110,15 @@ class Decoder:
         both_ways: bool = False,
         jit_compile: bool = False,
     ):
-        self._backbone = backbone
-        self._prefill = partial(generation.prefill, backbone, both_ways=both_ways)
-        decode = partial(generation.decode, backbone)
-        self._decode = tf.function(decode, jit_compile=True) if jit_compile else decode
+        ends = tokenizer.end_ids if end_ids is None else end_ids
+        self.steps = DecodingSteps(
+            backbone, end_ids=ends, both_ways=both_ways, jit_compile=jit_compile
+        )
+        self.backbone, self.jit_compile = backbone, jit_compile
         # A cache is read and written whole at each step: it is no longer than it needs to be.
-        self._slots = _power_of_two if jit_compile else tf.identity
+        self.slots = _power_of_two if jit_compile else tf.identity
+        self._end_ids = np.array(ends, "int32")
         self._texts = tokenizer.graph.texts
-        self._end_ids = np.array(tokenizer.end_ids if end_ids is None else end_ids, "int32")
 
     def run(self, prompts: Prompts, settings: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Gives the answers, B first; see `causal_lm_signatures` for the outputs.
@@ -119,12 +127,8 @@ class Decoder:
             prompts: from `left_padded`.
             settings: see `checked`.
         """
-        limit = self._backbone.config.max_sequence_length
-        prompts = checked(prompts, settings, limit=limit)
+        prompts, chosen = self.prepared(prompts, settings)
         stop, before = settings["stop"], prompts.token_ids[:, -1]
-        room = tf.minimum(settings["max_new_tokens"], limit - prompts.lengths)
-        low_bits = tf.bitwise.bitwise_and(settings["seed"], 2**32 - 1)
-        chosen = {**settings, "max_new_tokens": room, "seed": tf.cast(low_bits, tf.uint32)}
         tokens, log_probabilities = self._tokens(prompts, chosen, before=before, stop=stop)
         counts, ended = self._until_end(tokens)
         made = self._answers(tokens, counts, before=before, stop=stop, at_end=True)
@@ -138,30 +142,39 @@ class Decoder:
             "token_ids": tf.where(kept, tokens, -1)[:, :width],
         }
 
+    def prepared(self, prompts: Prompts, settings: Mapping[str, tf.Tensor]):
+        """Gives `prompts`, checked, and the settings as `models.generation` takes them.
+
+        Args:
+            prompts: from `left_padded`.
+            settings: see `checked`; without `stop` nothing is said of it.
+        """
+        limit = self.backbone.config.max_sequence_length
+        prompts = checked(prompts, settings, limit=limit)
+        room = tf.minimum(settings["max_new_tokens"], limit - prompts.lengths)
+        return prompts, sampler_settings({**settings, "max_new_tokens": room})
+
     def _tokens(self, prompts: Prompts, settings, *, before, stop):
         """Gives new tokens int32 `(B, N)` (-1 after a row's end) and their log-probabilities."""
-        rows, length = tf.unstack(tf.shape(prompts.token_ids))
+        length = tf.shape(prompts.token_ids)[1]
         most = tf.reduce_max(tf.concat([settings["max_new_tokens"], [1]], axis=0))
-        sampled = {name: settings[name] for name in SETTINGS}  # XLA takes no strings
-        state, *made = self._prefill(
-            *prompts,
-            self._backbone.init_cache(rows, self._slots(length + most)),
-            settings,
-            self._end_ids,
-        )
+        state, *made = self.steps.prefill(*prompts, self.slots(length + most), settings)
 
         def unfinished(state, stopped, tokens, log_probabilities):
             return ~tf.reduce_all(state["done"] | stopped)
 
         def advance(state, stopped, *made):
-            state, *new = self._decode(state, sampled, self._end_ids, stopped)
+            state, *new = self.steps.decode(state, settings, stopped, generation.CHUNK)
             made = [tf.concat(parts, axis=1) for parts in zip(made, new, strict=True)]
             counts, _ = self._until_end(made[0])
             parts = self._answers(made[0], counts, before=before, stop=stop, at_end=False)
             return state, parts.found, *made
 
         first = (state, tf.zeros_like(state["done"]), *made)
-        shapes = tf.nest.map_structure(_any_size, first)
+        # As many columns as have been made.
+        columns = [tf.TensorShape([None, None])] * 2
+        state_shapes = tf.nest.map_structure(lambda spec: spec.shape, self.steps.specs)
+        shapes = (state_shapes, tf.TensorShape([None]), *columns)
         _, _, *made = tf.while_loop(
             unfinished, advance, first, shape_invariants=shapes, parallel_iterations=1
         )
@@ -181,7 +194,3 @@ class Decoder:
 def _power_of_two(length: tf.Tensor) -> tf.Tensor:
     sizes = tf.constant([2**power for power in range(7, 31)])
     return tf.gather(sizes, tf.searchsorted(sizes, [length])[0])
-
-
-def _any_size(tensor: tf.Tensor) -> tf.TensorShape:
-    return tf.TensorShape([None] * len(tensor.shape))

@@ -1,4 +1,4 @@
-"""Write a causal backbone's decoding step as a LiteRT file, once for each set of weights."""
+"""Functions as LiteRT files; a causal backbone's decoding step, once for each set of weights."""
 
 import hashlib
 import importlib.metadata
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -65,14 +66,40 @@ def convert_decoder(
         raise InputError(
             f"quantization={quantization!r} is not known; expected one of {list(QUANTIZATIONS)}."
         )
-    plain = _plain(backbone)
+    plain = plain_backbone(backbone)
+    step = tf.function(decode_step(plain), autograph=False)
+    convert(
+        {"decode": step.get_concrete_function(**decode_specs(plain))},
+        path,
+        weights=plain.weights,
+        quantization=quantization,
+    )
+
+
+def convert(
+    functions: Mapping[str, Callable],
+    path: str | Path,
+    *,
+    weights: Sequence,
+    quantization: Quantization,
+) -> None:
+    """Writes functions as the signatures of one LiteRT file.
+
+    Args:
+        functions: name to concrete function; the first is the file's main one.
+        path: the `.tflite` file; an earlier one is replaced.
+        weights: the Keras variables that they read.
+        quantization: see `convert_decoder`.
+
+    Raises:
+        InputError: the converter refuses a function.
+    """
     # Variables that come through a SavedModel are kept; those of a bare function were lost.
     with tempfile.TemporaryDirectory() as folder, new_file(path) as temporary:
         module = tf.Module()
-        module.parameters = [variable.value for variable in plain.weights]  # pyright: ignore
-        step = tf.function(_step(plain), autograph=False).get_concrete_function(**_specs(plain))
-        tf.saved_model.save(module, folder, signatures={"decode": step})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["decode"])
+        module.parameters = [variable.value for variable in weights]  # pyright: ignore
+        tf.saved_model.save(module, folder, signatures=dict(functions))
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
         converter.optimizations = QUANTIZATIONS[quantization]
         try:
             content = converter.convert()
@@ -81,16 +108,22 @@ def convert_decoder(
         temporary.write_bytes(content)
 
 
-def _step(backbone: LlamaBackbone):
-    """Gives the function that is converted; see `models.litert` for what it takes and gives."""
+def decode_step(backbone: LlamaBackbone, *, embeds: bool = False) -> Callable:
+    """Gives the function of one new token; see `models.litert` for what it takes and gives.
 
+    Args:
+        backbone: causal, float32.
+        embeds: whether it takes `token_ids` int32 `(1, 1)` in place of their vector, `hidden`.
+    """
     layers = range(backbone.config.num_layers)
 
-    def step(hidden, index, padding, **inputs):
+    def step(index, padding, **inputs):
         columns = tf.range(tf.shape(inputs["key_0"])[2])
         seen = tf.logical_and(columns <= index, columns >= padding)
+        if embeds:
+            inputs["hidden"] = backbone.token_embedding(inputs["token_ids"])
         hidden, cache = backbone.vectors_with_cache(
-            hidden,
+            inputs["hidden"],
             cache=[(inputs[f"key_{layer}"], inputs[f"value_{layer}"]) for layer in layers],
             cache_index=index,
             positions=(index - padding)[None, None],
@@ -103,7 +136,8 @@ def _step(backbone: LlamaBackbone):
     return step
 
 
-def _specs(backbone: LlamaBackbone) -> dict[str, tf.TensorSpec]:
+def decode_specs(backbone: LlamaBackbone, *, embeds: bool = False) -> dict[str, tf.TensorSpec]:
+    """Gives the inputs of `decode_step`; the cache has any length."""
     config = backbone.config
     entry = (1, config.num_key_value_heads, None, config.head_dim)
     cache = {
@@ -111,15 +145,20 @@ def _specs(backbone: LlamaBackbone) -> dict[str, tf.TensorSpec]:
         for layer in range(config.num_layers)
         for part in ("key", "value")
     }
+    token = (
+        tf.TensorSpec((1, 1), "int32", "token_ids")
+        if embeds
+        else tf.TensorSpec((1, 1, config.hidden_dim), "float32", "hidden")
+    )
     return {
-        "hidden": tf.TensorSpec((1, 1, config.hidden_dim), "float32", "hidden"),
+        token.name: token,
         "index": tf.TensorSpec((), "int32", "index"),
         "padding": tf.TensorSpec((), "int32", "padding"),
         **cache,
     }
 
 
-def _plain(backbone: LlamaBackbone) -> LlamaBackbone:
+def plain_backbone(backbone: LlamaBackbone) -> LlamaBackbone:
     """Gives a float32 backbone of the same weights, LoRA merged; the given one where it is that."""
     layers = backbone._flatten_layers()
     if any(layer.quantization_mode for layer in layers):

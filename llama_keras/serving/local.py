@@ -1,7 +1,9 @@
 """Load a SavedModel in this process with TensorFlow and TF-Text alone, and run its signatures."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,21 @@ class SavedModel:
         return text
 
 
+@contextmanager
+def _without_gradient_warnings() -> Iterator[None]:
+    """Has TensorFlow not say of each function that nobody can train what is served."""
+    logger = logging.getLogger("absl")
+    logger.addFilter(_says_nothing_of_gradients)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_says_nothing_of_gradients)
+
+
+def _says_nothing_of_gradients(record: logging.LogRecord) -> bool:
+    return "unsaved custom gradients" not in record.getMessage()
+
+
 def _load(path: Path) -> Any:
     try:
         tf = importlib.import_module("tensorflow")
@@ -140,7 +157,8 @@ def _load(path: Path) -> Any:
     except ImportError as error:
         missing_text = error
     try:
-        return tf.saved_model.load(str(path))
+        with _without_gradient_warnings():
+            return tf.saved_model.load(str(path))
     except Exception as error:  # TensorFlow raises many kinds for a damaged model
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
         if missing_text is not None and "not registered" in str(error):

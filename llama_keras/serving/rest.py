@@ -292,7 +292,8 @@ def _decimal(numpy_type: type[np.floating]) -> Callable[[Any], float | None]:
     return convert
 
 
-def _string(value: Any) -> bytes | None:
+def decode_string(value: Any) -> bytes | None:
+    """Return a JSON string, or what its base64 form holds; None where it is neither."""
     if isinstance(value, str):
         try:
             return value.encode("utf-8")
@@ -313,7 +314,7 @@ def _string(value: Any) -> bytes | None:
 
 # dtype -> (NumPy type, JSON value to Python value or None when it has the wrong type).
 _TYPES: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-    "string": (object, _string),
+    "string": (object, decode_string),
     "bool": (np.bool_, lambda value: value if isinstance(value, bool) else None),
     "float": (np.float32, _decimal(np.float32)),
     "double": (np.float64, _decimal(np.float64)),

@@ -1,6 +1,7 @@
 """What a `CausalLM` answers to when it is served: the decoding loop is part of the graph.
 
-Axes: B prompts, N new tokens of the longest answer, S stop strings, T tokens, V vocabulary.
+Axes: B prompts, N new tokens of the longest answer, S stop strings, T tokens, V vocabulary, K
+likeliest tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,15 +10,19 @@ import tensorflow as tf
 
 from llama_keras.models.sampling import SamplingSettings
 from llama_keras.serving.decoding import SETTINGS, Decoder, Prompts, left_padded, start_id
+from llama_keras.serving.decoding_steps import SharedBackbone
 from llama_keras.serving.scores import encode_pairs, log_likelihoods
-from llama_keras.serving.signature_parts import TOKEN_FEATURES, Signatures, tokens_signature
+from llama_keras.serving.signature_parts import TOKEN_FEATURES, Signatures
+from llama_keras.serving.stepwise import first_step, more_steps, state_specs
+from llama_keras.serving.token_scores import next_token_scores
+from llama_keras.serving.vocabulary_signatures import vocabulary_settings, vocabulary_signatures
 from llama_keras.tasks.completion import check_stop
 
 
 def causal_lm_signatures(
     model, *, stop: str | Sequence[str] = (), jit_compile: bool = False, **defaults
 ) -> Signatures:
-    """Gives `serving_default`, `generate`, `generate_ids`, `score` and `tokens`.
+    """Gives `serving_default`, `generate`, `generate_ids`, `score`, `tokens`, and more for chats.
 
     Inputs and outputs, all with B first:
         `serving_default`: `prompt` string `(B,)` → `text` and `finish_reason` ("stop" or "length")
@@ -32,6 +37,13 @@ def causal_lm_signatures(
         `score`: `context`, `continuation` string `(B,)` → `log_probability` float32 `(B,)`,
         `is_greedy` bool `(B,)`; see `CausalLM.loglikelihood`.
         `tokens`: `token_ids`, `padding_mask` int32 `(B, T)` → `logits` float32 `(B, T, V)`.
+        `token_scores`: the same → how likely each next token is, see `token_scores`.
+        `prefill`, `decode`: an answer a few tokens at a time. `prefill` takes what `generate_ids`
+        takes but for `stop`, and gives `token_ids` int32 and `log_probability` float32 `(B, N)` (N
+        is 1; the token that ends an answer is among them, -1 comes after it), `num_prompt_tokens`,
+        and the state, see `stepwise.state_specs`; `decode` takes state, settings and `steps` int32
+        `(B,)`, and gives the next tokens and the new state, until `done`.
+        `tokenize`, `vocabulary`: see `vocabulary_signatures`.
     What `CausalLM.generate` and `loglikelihood` refuse fails the request with the same reason.
 
     Args:
@@ -48,11 +60,12 @@ def causal_lm_signatures(
     chosen = {name: getattr(SamplingSettings(**defaults), name) for name in SETTINGS}
     stops, start = check_stop(stop), start_id(tokenizer)
     decoder = Decoder(backbone, tokenizer, jit_compile=jit_compile)
+    shared = SharedBackbone(backbone)
     prompt = tf.TensorSpec([None], tf.string, name="prompt")
     settings = [tf.TensorSpec([None], dtype, name=n) for n, (dtype, *_) in SETTINGS.items()]
     settings.append(tf.TensorSpec([None, None], tf.string, name="stop"))
 
-    # One function that the three others call: the model is in the file once for all of them.
+    # One function that three others call; what it calls is traced once, too: `decoding_steps`.
     @tf.function(input_signature=[TOKEN_FEATURES[0], tf.TensorSpec([None], tf.int32), *settings])
     def run(token_ids, padding, *values):
         return decoder.run(Prompts(token_ids, padding), _named(settings, values))
@@ -66,6 +79,31 @@ def causal_lm_signatures(
         rows = tf.ragged.boolean_mask(token_ids, padding_mask != 0)
         return run(*left_padded(rows, start=start), *values)
 
+    @tf.function(input_signature=TOKEN_FEATURES)
+    def tokens(token_ids, padding_mask):
+        hidden = shared({"token_ids": token_ids, "padding_mask": padding_mask})
+        logits = backbone.token_embedding(hidden, reverse=True)
+        return {"logits": tf.cast(logits, tf.float32)}
+
+    state = state_specs(backbone)
+    sampling = settings[:-1]  # without the stop strings, which are the caller's here
+
+    @tf.function(input_signature=[*TOKEN_FEATURES, *sampling])
+    def prefill(token_ids, padding_mask, *values):
+        rows = tf.ragged.boolean_mask(token_ids, padding_mask != 0)
+        return first_step(decoder, left_padded(rows, start=start), _named(sampling, values))
+
+    steps = tf.TensorSpec([None], tf.int32, name="steps")
+
+    @tf.function(input_signature=[*state, *sampling, steps])
+    def decode(*values):
+        named = _named([*state, *sampling, steps], values)
+        return more_steps(decoder, named, named, named["steps"])
+
+    @tf.function(input_signature=TOKEN_FEATURES)
+    def token_scores(token_ids, padding_mask):
+        return next_token_scores(shared, token_ids, padding_mask)
+
     @tf.function(input_signature=[prompt])
     def answer(prompt):
         rows = tf.size(prompt)
@@ -75,7 +113,7 @@ def causal_lm_signatures(
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, n) for n in _PAIR])
     def score(context, continuation):
-        return log_likelihoods(backbone, *encode_pairs(tokenizer, context, continuation))
+        return log_likelihoods(shared, *encode_pairs(tokenizer, context, continuation))
 
     return Signatures(
         task="causal_lm",
@@ -84,7 +122,11 @@ def causal_lm_signatures(
             "generate": generate,
             "generate_ids": generate_ids,
             "score": score,
-            "tokens": tokens_signature(model),
+            "tokens": tokens,
+            "token_scores": token_scores,
+            "prefill": prefill,
+            "decode": decode,
+            **vocabulary_signatures(tokenizer),
         },
         trackables={"tokenizer": tokenizer.graph},
         labels=(),
@@ -93,6 +135,8 @@ def causal_lm_signatures(
             "defaults": {**chosen, "stop": list(stops)},
             "jit_compile": jit_compile,
             "chat_template": tokenizer.chat_template,
+            "context_length": backbone.config.max_sequence_length,
+            "vocabulary": vocabulary_settings(tokenizer, start=start),
         },
     )
 

@@ -18,21 +18,26 @@ WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 
 
 def write_warmup(
-    folder: Path, *, name: str, functions: Mapping[str, Callable], example: Mapping[str, str]
+    folder: Path,
+    *,
+    name: str,
+    functions: Mapping[str, Callable],
+    examples: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Writes one record for each signature that takes the example's texts and nothing else.
+    """Writes one record for each signature that takes its example's texts and nothing else.
 
     Args:
         folder: of `saved_model.pb`.
         name: the model's name; the server knows which model it loads and does not read it.
         functions: signature name to its `tf.function` with a fixed input signature.
-        example: texts by the names of the inputs.
+        examples: signature name to texts by the names of the inputs; a name that is not there is
+            not warmed.
     """
     file = folder / WARMUP_FILE
     file.parent.mkdir()
     with tf.io.TFRecordWriter(str(file)) as writer:
-        for signature, function in functions.items():
-            specs = function.input_signature
+        for signature, example in examples.items():
+            specs = functions[signature].input_signature
             if {spec.name for spec in specs if spec.dtype == tf.string} != example.keys():
                 continue
             if len(specs) == len(example):

@@ -78,6 +78,17 @@ def test_list_names_every_suite_and_show_what_it_asks(invoke, toy_suite):
     assert '"text": "bad"' in shown and "good, not" not in shown
 
 
+def test_lm_eval_gets_all_that_stands_behind(invoke, monkeypatch):
+    from llama_keras.eval import lm_eval_adapter
+
+    given = []
+    monkeypatch.setattr(lm_eval_adapter, "main", given.extend)
+    asked = ["run", "--model", "llama_keras", "--help", "--tasks", "a,b", "-L", "5"]
+    assert invoke("lm-eval", *asked).exit_code == 0
+    assert given == asked
+    assert "lm-eval" in invoke("--help").stdout
+
+
 def test_a_server_that_is_away_ends_with_its_own_code(invoke, toy_suite, tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     done = invoke("run", toy_suite, "--model", "http://127.0.0.1:9/v1/models/x")

@@ -27,6 +27,11 @@ def test_a_checkpoint_is_exported_with_settings_of_its_default(tmp_path):
     [
         (["llama-tiny", "--set", "poem=1"], "no setting 'poem'"),
         (["llama-tiny", "--set", "poem"], "SETTING=VALUE"),
+        (["llama-tiny", "--format", "onnx"], "one of the formats"),
+        (["llama-tiny", "--dtype", "int4"], "one of ['float32', 'bfloat16', 'int8']"),
+        (["llama-tiny", "runs/absent"], "NAME=MODEL"),
+        (["a=llama-tiny", "a=runs/absent"], "a name of its own"),
+        (["a=llama-tiny", "b=runs/absent", "--dtype", "int8"], "no --set"),
         (["runs/absent"], "no model at 'runs/absent'"),
     ],
 )

@@ -24,7 +24,13 @@ def test_result_holds_values_intervals_and_where_they_come_from(toy_suite, toy_t
     assert (accuracy.low, accuracy.high) == wilson_interval(3, 4)
     assert result.data["source"].endswith("toy.csv")
     assert len(result.data["sha256"]) == len(result.prompts_sha256) == 64
-    assert result.model == {"kind": "toy", "location": "toy", "sha256": "0" * 64}
+    assert result.model == {
+        "kind": "toy",
+        "location": "toy",
+        "sha256": "0" * 64,
+        "precision": None,
+        "settings": {},
+    }
     assert result.seconds > 0 and result.peak_memory_bytes > 1 << 20
     assert result.versions["llama-keras"] != "not installed"
 

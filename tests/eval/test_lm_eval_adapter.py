@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from llama_keras.cli import build_app
 from llama_keras.errors import InputError, MissingDependencyError
 from llama_keras.eval import evaluate, lm_eval_adapter
 from llama_keras.eval.lm_eval_adapter import LlamaKerasLM
@@ -105,6 +107,20 @@ def suite(tmp_path):
         return Suite.model_validate({"name": "toy", "task": task, "data": data, **fields})
 
     return make
+
+
+def test_the_command_of_released_versions_finds_the_model(ask, suite, model, tmp_path, monkeypatch):
+    ask("multiple_choice")  # writes the task
+    command = "evaluate lm-eval run --model llama_keras --model_args preset=llama-tiny".split()
+    folders = ["--include_path", str(tmp_path / "multiple_choice"), "--output_path", str(tmp_path)]
+    monkeypatch.setattr(lm_eval_adapter, "open_target", lambda preset, **_: model.target)
+    monkeypatch.setattr("sys.argv", ["llama-keras"])
+    done = CliRunner().invoke(build_app(), [*command, "--tasks", "toy", *folders])
+    assert done.exit_code == 0, (done.output, done.exception)
+    (file,) = tmp_path.rglob("results_*.json")
+    found = json.loads(file.read_text())
+    ours = evaluate(suite("multiple_choice", prompt={"context": PROMPT}), model=model.target)
+    assert of(found, "acc") == [ours.metrics["acc"].value]
 
 
 def of(results, *names):

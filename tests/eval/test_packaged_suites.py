@@ -45,6 +45,10 @@ ASKED = {
         )
         for stuff in ("paper strips", "jeans material")
     ],
+    "copa": [
+        ("The man turned on the faucet therefore", "  the toilet filled with water."),
+        ("The man turned on the faucet therefore", "  water flowed from the spout."),
+    ],
     "sst2_prompted": [
         (
             "no movement , no yuks , not much of anything .\n"

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from llama_keras.cli import build_app
 from llama_keras.errors import InputError, UnavailableError
+from llama_keras.eval.differences import Differences
 from llama_keras.eval.parity import parity
 from tests.toy_evaluation import GoodTarget
 
@@ -35,7 +36,13 @@ def test_a_model_is_like_itself(toy_suite, toy_target):
     found = parity(toy_suite, a=toy_target, b=GoodTarget())
     assert (found.n, found.requests, found.differences) == (4, 4, [])
     assert found.largest == {"score": 0.0} and found.unshared == {}
-    assert found.a == {"kind": "toy", "location": "toy", "sha256": "0" * 64}
+    assert found.a == {
+        "kind": "toy",
+        "location": "toy",
+        "sha256": "0" * 64,
+        "precision": None,
+        "settings": {},
+    }
 
 
 def test_every_answer_that_differs_is_listed(toy_suite, toy_target):
@@ -87,6 +94,45 @@ def test_answers_that_are_none_are_refused(toy_suite, toy_target):
         parity(toy_suite, a=GoodTarget(), b=toy_target)
 
 
+@pytest.mark.parametrize(
+    ("precisions", "tolerance", "reason"),
+    [
+        (("float32", "float32"), 1e-4, "a float32, b float32"),
+        (("float32", "bfloat16"), 1e-2, "a float32, b bfloat16"),
+        (("float16", None), 1e-2, "a float16, b does not tell"),
+        ((None, None), 1e-4, "a does not tell, b does not tell"),
+    ],
+)
+def test_tolerance_follows_the_precision_and_can_be_asked_for(
+    toy_suite, precisions, tolerance, reason
+):
+    targets = [GoodTarget(), Other(lambda _, answer: {**answer, "score": answer["score"] + 5e-3})]
+    for target, precision in zip(targets, precisions, strict=True):
+        target.precision = precision
+    a, b = targets
+    found = parity(toy_suite, a=a, b=b)
+    assert (found.tolerance, found.tolerance_reason) == (tolerance, f"computed in: {reason}")
+    assert len(found.differing) == (0 if tolerance > 5e-3 else 4)
+    assert len(parity(toy_suite, a=a, b=b, tolerance=1e-3).differing) == 4
+    assert parity(toy_suite, a=a, b=b, tolerance=0.1).tolerance_reason == "as asked for"
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda a: {**a, "label": "other"}, "label"),
+        (lambda a: {**a, "is_greedy": False}, "is_greedy"),
+        (lambda a: {**a, "start": a["start"] + 1}, "start"),
+        (lambda a: {**a, "text": "Dirac."}, "text"),
+        (lambda a: {**a, "entities": [*a["entities"], {"start": 9}]}, "entities"),
+    ],
+)
+def test_no_tolerance_is_wide_enough_for_another_answer(change, key):
+    answer = {"label": "x", "is_greedy": True, "start": 3, "text": "Dirac", "entities": []}
+    assert Differences(math.inf).between(answer, dict(answer)) == []
+    assert Differences(math.inf).between(answer, change(answer)) == [key]
+
+
 def test_settings_go_to_the_target_that_takes_them(toy_suite, toy_export, toy_target):
     found = parity(toy_suite, a=toy_target, b=toy_export, dtype="float32")
     assert found.differences == [] and found.unshared == {"scores": "b"}
@@ -109,14 +155,17 @@ def raising(request, answer):
 def test_command_exits_with_1_where_something_differs(tmp_path, invoke):
     done = invoke("good")
     assert done.exit_code == 0, done.output
-    assert "toy: all 4 examples alike (4 requests, tolerance 0.0001)" in done.output
+    assert "toy: all 4 examples alike (4 requests)" in done.output
+    told = "tolerance of numbers 0.0001, computed in: a does not tell, b does not tell"
+    assert told in done.output
     done = invoke("moved", "--output", tmp_path / "out")
     assert done.exit_code == 1
     assert "toy: 1 of 4 examples differ" in done.output
     assert 'example 1: score; asked {"text": "bad"}' in done.output
     (kept,) = json.loads((tmp_path / "out" / "parity.json").read_text())
     assert kept["differing"] == [1]
-    assert invoke("moved", "--tolerance", 0.1).exit_code == 0
+    done = invoke("moved", "--tolerance", 0.1)
+    assert done.exit_code == 0 and "tolerance of numbers 0.1, as asked for" in done.output
     done = invoke("moved", "--json")
     assert json.loads(done.stdout) == [kept]
     assert invoke("away").exit_code == 3

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import shlex
@@ -161,6 +162,16 @@ def test_the_command_and_the_suite_repeat_the_evaluation(tmp_path):
 
 def report_suite(folder):
     return read_evaluation(folder).suites["ends"]
+
+
+def test_the_command_repeats_the_precision(reports):
+    result = reports["films"].result
+    model = {**result.model, "settings": {"dtype": "mixed_bfloat16"}}
+    command = command_of(dataclasses.replace(result, model=model), load_suite("demo_sentiment"))
+    assert "--dtype mixed_bfloat16" in command
+    old = {key: value for key, value in result.model.items() if key != "settings"}
+    older = command_of(dataclasses.replace(result, model=old), load_suite("demo_sentiment"))
+    assert "--dtype" not in older  # of a record that does not tell it
 
 
 def test_a_shipped_suite_goes_by_its_name(reports):

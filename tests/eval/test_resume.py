@@ -1,6 +1,7 @@
 """Evaluations that end in the middle, and go on where they stopped."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,11 +10,13 @@ import time
 
 import pytest
 
+from llama_keras.cli import main
 from llama_keras.errors import UnavailableError
 from llama_keras.eval import evaluate
 from llama_keras.eval.harness import _CHUNK
 from llama_keras.eval.targets.rest import RestTarget
 from llama_keras.serving.server import serve_in_background
+from tests.toy_evaluation import GoodTarget
 
 COUNT = 3 * _CHUNK
 SUITE = "name: many\ndata:\n  source: {}\nlabels: [negative, positive]\nmetrics: [accuracy]\n"
@@ -80,6 +83,51 @@ def test_killed_evaluation_goes_on_to_the_same_samples(tmp_path, many, repositor
     assert samples(folder) == samples(whole)
     first, second = (json.loads((f / "results_many.json").read_text()) for f in (folder, whole))
     assert first["metrics"] == second["metrics"]
+
+
+class Breaking(GoodTarget):
+    """Answers two examples, and then what `after` gives."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def ask(self, kind, requests, *, batch_size=32):
+        answers = super().ask(kind, requests, batch_size=batch_size)
+        return answers if len(self.asked) == 1 else [self.after() for _ in answers]
+
+
+def away():
+    raise UnavailableError("The server is gone. Asked 6 times.")
+
+
+@pytest.mark.parametrize(
+    ("after", "code", "told"),
+    [
+        (away, 3, "Asked 6 times. What was answered is kept; the same command goes on from here"),
+        (lambda: {"text": "hm"}, 2, r"gave ['text'] to 'classify', without ['label', 'score']"),
+        (lambda: {"label": "meh", "score": 1.0}, 2, "'meh'"),
+        (lambda: {"label": "positive", "score": math.nan}, 2, "score that is not a number"),
+    ],
+)
+def test_nothing_is_lost_of_what_came_before(
+    tmp_path, toy_suite, monkeypatch, after, code, told, capsys
+):
+    monkeypatch.setattr("llama_keras.eval.harness._CHUNK", 2)
+    folder, targets = tmp_path / "broken", iter([Breaking(after), GoodTarget()])
+    monkeypatch.setattr("llama_keras.eval.harness.open_target", lambda *_, **__: next(targets))
+    command = ["llama-keras", "evaluate", "run", str(toy_suite), "--model", "toy"]
+    monkeypatch.setattr("sys.argv", [*command, "--batch-size", "2", "--output", str(folder)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == code
+    assert told in capsys.readouterr().err
+    assert (folder / "samples_toy.part.jsonl").read_text().count("\n") == 2
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 0
+    assert "2 examples from before" in capsys.readouterr().out
+    assert json.loads((folder / "results_toy.json").read_text())["n"] == 4
 
 
 def test_server_that_dies_midway_is_gone_on_with(tmp_path, many, toy_export):

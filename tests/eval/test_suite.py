@@ -53,6 +53,8 @@ BAD = [
     (GOOD.replace("[a, b]", "[a, a]"), ["line 5", "repeated"]),
     (GOOD.replace("[accuracy]", "accuracy"), ["line 6", "metrics"]),
     (GOOD + "task: poetry\n", ["line 7", "task", "multiple_choice"]),
+    (GOOD + "prompt:\n  replace: {'(': x}\n", ["line 8", "prompt.replace", "'('"]),
+    (GOOD + "prompt:\n  replace: {'a': '\\1'}\n", ["line 8", "invalid group reference"]),
     ("", ["line 1", "the whole file"]),
     ("name: [", ["not YAML"]),
 ]

@@ -92,9 +92,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_url(tiny_model: Path):
-    """URL of a live server of `tiny_model` on loopback."""
-    from llama_keras.serving import serve_in_background
+def tiny_server(tiny_model: Path):
+    """A live server of `tiny_model` on loopback, REST (`url`) and gRPC (`grpc_url`)."""
+    from llama_keras.serving.server import running_server
 
-    with serve_in_background(tiny_model, max_request_bytes=20_000) as url:
-        yield url
+    with running_server(tiny_model, port=0, grpc_port=0, max_request_bytes=20_000) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_url(tiny_server):
+    """URL of a live server of `tiny_model` on loopback."""
+    return tiny_server.url

@@ -1,15 +1,32 @@
+"""The one-file client over REST and gRPC, blocking and async, beside a live server and fakes."""
+
+import asyncio
 import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from llama_keras.errors import InputError
-from llama_keras.serving.client import Client, ServingError, predict
+from llama_keras.serving import client as module
+from llama_keras.serving.client import AsyncClient, Client, ServingError, predict
 from llama_keras.serving.local import SavedModel
 
 GOOD = {"label": "positive", "score": 0.75, "scores": [0.25, 0.75]}
@@ -17,12 +34,22 @@ BAD = {"label": "negative", "score": 0.875, "scores": [0.875, 0.125]}
 
 
 @contextmanager
-def fake_server(status, body, wait=None):
+def fake_server(*answers, wait=None):
+    """A server that gives the answers (status, body, headers) in turn, the last one again."""
+    left, asked = list(answers), []
+
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self):
+            size = int(self.headers.get("Content-Length") or 0)
+            asked.append((self.path, dict(self.headers), self.rfile.read(size)))
             if wait is not None:
                 wait.wait(10)
+            status, body, *headers = left.pop(0) if len(left) > 1 else left[0]
             self.send_response(status)
+            for name, value in {"Content-Length": len(body), **dict(*headers)}.items():
+                self.send_header(name, str(value))
             self.end_headers()
             self.wfile.write(body)
 
@@ -31,102 +58,470 @@ def fake_server(status, body, wait=None):
         def log_message(self, format, *args):
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.asked = asked
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        server.url = f"http://127.0.0.1:{server.server_port}/v1/models/x"
+        yield server
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def test_predict_in_small_requests_keeps_the_order(tiny_url):
-    texts = ["good", "bad", "so good", "dull", "worse"]
-    assert predict(tiny_url, texts, batch_size=2) == [GOOD, BAD, GOOD, BAD, BAD]
-    assert predict(tiny_url, [], batch_size=2) == []
+@pytest.fixture(params=["url", "grpc_url"])
+def address(request, tiny_server):
+    return getattr(tiny_server, request.param)
 
 
-def test_forms_of_the_url(tiny_url):
-    server = tiny_url.removesuffix("/v1/models/tiny")
-    for target in (
-        server,
-        f"{server}/",
-        f"{server}/v1/models",
-        f"{tiny_url}/",
-        f"{tiny_url}:predict",
-    ):
+@pytest.fixture
+def client(address):
+    with Client(address, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Seconds that the client would have slept."""
+    found = []
+    monkeypatch.setattr(module.time, "sleep", found.append)
+    return found
+
+
+def run_async(address, work, **arguments):
+    async def run():
+        async with AsyncClient(address, timeout=30, **arguments) as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
+def test_rows_in_small_requests_keep_the_order(address):
+    texts = ["good", "bad", b"so good", "dull", "worse"]
+    wanted = [GOOD, BAD, GOOD, BAD, BAD]
+    assert predict(address, texts, batch_size=2, timeout=30) == wanted
+    assert predict(address, [], batch_size=2) == []
+    found = run_async(address, lambda client: client.predict(texts * 20, batch_size=3))
+    assert found == wanted * 20
+
+
+def test_rows_and_columns_of_all_types(client):
+    row = {"x": [1, 2.5], "add": 3, "wide": 2**40, "negate": False}
+    answer = {"flag": True, "total": 6.5, "wide": 2**40 + 1}
+    other = {"x": [0.5, 0.25], "add": -1, "wide": -5, "negate": True}
+    answers = [answer, {"flag": False, "total": 0.25, "wide": -4}]
+    assert client.predict([row, other], signature="numbers") == answers
+    columns = {name: [row[name], other[name]] for name in row}
+    as_arrays = {name: np.array(values) for name, values in columns.items()}
+    as_arrays["x"] = as_arrays["x"].astype("float32")
+    for given_ in (columns, as_arrays):
+        found = client.run("numbers", given_)
+        assert found == {name: [row[name] for row in answers] for name in answer}
+
+
+def test_bytes_single_outputs_and_scalars(client):
+    rows = [
+        {"data_bytes": "Né\x00".encode(), "text": "né\x00"},
+        {"data_bytes": b"\xff", "text": "�"},
+    ]
+    assert client.predict(["Né\x00", b"\xff"], signature="echo") == rows
+    assert client.predict(["a b", "c"], signature="words") == [{"words": 2}, {"words": 1}]
+    assert client.run("mean", {"x": [1.0, 2.0]}) == {"mean": 1.5}
+    assert client.run(None, {"text": []})["label"] == []
+    special = client.run("logarithm", {"x": [-1.0, 0.0, float("inf")]})["y"]
+    assert str(special) == "[nan, -inf, inf]"
+
+
+def test_metadata_and_status_are_alike_over_both(tiny_server):
+    with Client(tiny_server.url) as rest, Client(tiny_server.grpc_url) as grpc:
+        assert rest.status() == grpc.status()
+        assert rest.status()[0]["state"] == "AVAILABLE"
+        assert rest.versions() == grpc.versions() == [3]
+        assert rest.inputs("numbers") == grpc.inputs("numbers") == ["add", "negate", "wide", "x"]
+        ours, theirs = rest.signatures(), grpc.signatures()
+        assert list(ours) == list(theirs)
+        for name in ours:
+            for side in ("inputs", "outputs", "method_name"):
+                assert ours[name][side] == theirs[name][side]
+        assert rest.metadata()["model_spec"] == grpc.metadata()["model_spec"]
+
+
+def test_forms_of_the_url(tiny_server):
+    url, grpc = tiny_server.url, tiny_server.grpc_url
+    server = url.removesuffix("/v1/models/tiny")
+    for target in (server, f"{server}/", f"{server}/v1/models", f"{url}/", f"{url}:predict"):
         assert predict(target, ["good"]) == [GOOD]
-    assert predict(f"{tiny_url}/versions/3", ["good"]) == [GOOD]
+    for target in (f"{url}/versions/3", f"{grpc}/versions/3", f"{url}/versions/3:predict"):
+        assert predict(target, ["good"]) == [GOOD]
+    for target in (url, grpc):
+        assert predict(target, ["good"], version=3) == [GOOD]
+        wrongs: list[dict[str, Any]] = [{"version": 9}, {"label": "nightly"}]
+        for wrong in wrongs:
+            with pytest.raises(ServingError) as caught:
+                predict(target, ["good"], **wrong)
+            assert caught.value.status in (400, 404)
 
 
-def test_other_signatures(tiny_url):
-    assert predict(tiny_url, ["a b", "c"], "words") == [{"words": 2}, {"words": 1}]
-    assert predict(tiny_url, ["Ab"], "echo") == [{"data_bytes": b"Ab", "text": "ab"}]
-
-
-def test_client_reads_status_and_metadata(tiny_url):
-    with Client(tiny_url) as client:
-        assert [state["version"] for state in client.status()] == ["3"]
-        assert client.metadata()["model_spec"]["name"] == "tiny"
-
-
-def test_errors_of_the_server_reach_the_caller(tiny_url):
-    with pytest.raises(ServingError, match='answered 400: Serving signature name: "no"') as caught:
-        predict(tiny_url, ["a"], "no")
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("localhost:8501", "ftp://x/v1/models/y", "http://", "", "grpc://", "http://x:port"),
+        *("grpc://x", "grpc://x/a/b", "http://x/v1/models/y/versions/z", "http://x/models"),
+        "grpc://x/a/labels/",
+    ],
+)
+def test_targets_that_are_no_url(target):
+    with pytest.raises(ServingError, match="http://HOST:PORT/v1/models/NAME or grpc://") as caught:
+        predict(target, ["a"])
     assert caught.value.status == 400
-    with pytest.raises(ServingError, match=r"404: Servable not found for request: Latest\(other\)"):
-        predict(tiny_url.replace("/tiny", "/other"), ["a"])
 
 
-def test_no_server():
+def test_version_and_label_exclude_each_other():
+    with pytest.raises(ServingError, match="/versions/V or /labels/L"):
+        Client("http://x/v1/models/y/labels/a", version=3)
+
+
+@pytest.mark.parametrize("what", ["signature", "type", "shape", "graph"])
+def test_errors_of_the_server_reach_the_caller(client, what):
+    calls = {
+        "signature": lambda: client.predict(["a"], signature="poem"),
+        "type": lambda: client.predict([1]),
+        "shape": lambda: client.run("classify", {"text": "a"}),
+        "graph": lambda: client.run("pick", {"index": [5]}),
+    }
+    with pytest.raises(ServingError) as caught:
+        calls[what]()
+    assert caught.value.status == 400
+    assert caught.value.message == str(caught.value)
+
+
+def test_mistakes_over_grpc_are_told_before_anything_is_sent(tiny_server):
+    with Client(tiny_server.grpc_url) as client:
+        for call, reason in (
+            (lambda: client.run("poem", {}), "no signature 'poem'; it has"),
+            (lambda: client.run("classify", {"txt": ["x"]}), "no input 'txt'"),
+            (lambda: client.run("logarithm", {"x": [[1], [2, 3]]}), "rows differ in length"),
+            (lambda: client.run("logarithm", {"x": ["a"]}), "is no DT_FLOAT"),
+            (lambda: client.run("pick", {"index": [2**40]}), "is no DT_INT32"),
+            (lambda: client.predict([{"x": [1, 2]}], signature="numbers"), "add, negate, wide, x"),
+            (lambda: client.predict([1.0, 2.0], signature="mean"), "one value a row"),
+            (lambda: client.complete("x"), "over http:// only"),
+        ):
+            with pytest.raises(ServingError, match=reason):
+                call()
+
+
+def test_no_server(waits):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1/models/x"
+        place = f"127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(ServingError, match="No connection to .*llama-keras serve") as caught:
-            predict(url, ["a"])
-    assert caught.value.status is None
+            predict(f"http://{place}/v1/models/x", ["a"])
+        assert caught.value.status is None
+        assert [0.125 * 2**n <= wait <= 0.25 * 2**n for n, wait in enumerate(waits)] == [True] * 3
+        with pytest.raises(ServingError, match="No connection to grpc://") as caught:
+            predict(f"grpc://{place}/x", ["a"], retries=0, timeout=5)
+        assert caught.value.status == 503
 
 
-@pytest.mark.parametrize("target", ["localhost:8501", "ftp://x/v1/models/y", "http://", ""])
-def test_targets_that_are_no_url(target):
-    with pytest.raises(InputError, match="not a server's URL"):
-        predict(target, ["a"])
-
-
-def test_server_that_is_too_slow():
+def test_server_that_is_too_slow_is_not_asked_again(waits):
     done = threading.Event()
-    with fake_server(200, b"{}", wait=done) as url:
-        with pytest.raises(ServingError, match=r"did not answer within 0\.2 s"):
-            predict(f"{url}/v1/models/x", ["a"], timeout=0.2)
+    with fake_server((200, b"{}"), wait=done) as server:
+        with pytest.raises(ServingError, match=r"did not answer within 0\.2 s") as caught:
+            predict(server.url, ["a"], timeout=0.2)
         done.set()
+    assert caught.value.status == 504 and waits == []
+
+
+BUSY = b'{"error": "busy"}'
+FINE = (200, b'{"predictions": [{"a": 1}]}')
+
+
+def test_busy_servers_are_asked_again_when_they_say(waits):
+    date = formatdate(time.time() + 20, usegmt=True)
+    answers = [
+        (429, BUSY, {"Retry-After": "7"}),
+        (503, BUSY, {"Retry-After": date}),
+        (503, BUSY, {"Retry-After": "soon"}),
+    ]
+    with fake_server(*answers, FINE) as server:
+        assert predict(server.url, ["x"]) == [{"a": 1}]
+    assert waits[0] == 7
+    assert 15 < waits[1] <= 20
+    assert 0.5 <= waits[2] <= 1.0
+
+
+def test_waits_beyond_the_time_limit_and_refusals_are_told_at_once(waits):
+    for status, headers in ((429, {"Retry-After": "61"}), (500, {}), (404, {})):
+        with fake_server((status, BUSY, headers), FINE) as server:
+            with pytest.raises(ServingError, match=f"answered {status}: busy") as caught:
+                predict(server.url, ["x"])
+            assert caught.value.status == status
+    assert waits == []
+
+
+def test_connections_that_break_are_made_again(waits):
+    """As where a server is killed and comes back between two requests."""
+    with (
+        fake_server((200, FINE[1], {"Connection": "close"})) as server,
+        Client(server.url) as client,
+    ):
+        for _ in range(3):
+            assert client.predict(["x"]) == [{"a": 1}]
+    assert waits == []
+
+
+def test_async_requests_are_bounded_and_the_first_error_ends_them():
+    running, most, lock = [0], [0], threading.Lock()
+
+    class Slow:
+        def wait(self, seconds):
+            with lock:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            time.sleep(0.02)
+            with lock:
+                running[0] -= 1
+
+    with fake_server(FINE, wait=Slow()) as server:
+        found = run_async(server.url, lambda c: c.predict(["x"] * 12, batch_size=1), concurrency=3)
+    assert found == [{"a": 1}] * 12
+    assert most[0] == 3
+    with fake_server(FINE, FINE, (400, BUSY)) as server:
+        with pytest.raises(ServingError, match="busy"):
+            run_async(server.url, lambda c: c.predict(["x"] * 500, batch_size=1), concurrency=2)
+        assert len(server.asked) < 20
+
+
+def test_connections_are_kept():
+    ports = set()
+    with fake_server(FINE) as server:
+        handle = server.finish_request
+        server.finish_request = lambda request, place: (ports.add(place), handle(request, place))
+        with Client(server.url) as client:
+            for _ in range(5):
+                client.predict(["x"])
+    assert len(ports) == 1
 
 
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (503, b'{"error": "overloaded"}', "answered 503: overloaded"),
+        (400, b'{"error": {"message": "of the OpenAI form"}}', "answered 400: of the OpenAI form"),
         (502, b"<html>bad gateway</html>", "answered 502: <html>"),
         (200, b"not json", "answered 200: not json"),
         (200, b'{"predictions": [1, 2]}', "no list of 1 predictions"),
         (200, b'{"foo": 1}', "no list of 1 predictions"),
+        (200, b'{"predictions": [1]}', "does not tell its signatures"),
     ],
 )
 def test_servers_that_are_none(status, body, message):
-    with fake_server(status, body) as url, pytest.raises(ServingError, match=message):
-        predict(f"{url}/v1/models/x", ["a"])
+    with fake_server((status, body)) as server, pytest.raises(ServingError, match=message):
+        predict(server.url, ["a"], retries=0)
 
 
 def test_tf_serving_does_not_list_its_models():
-    with fake_server(400, b'{"error": "Missing model name in request."}') as url:
-        with pytest.raises(InputError, match="does not say which model"):
-            predict(url, ["a"])
+    with fake_server((400, b'{"error": "Missing model name in request."}')) as server:
+        with pytest.raises(ServingError, match="does not say which model"):
+            predict(server.url.removesuffix("/v1/models/x"), ["a"])
 
 
-def test_a_proxy_in_the_environment_is_not_used_for_loopback(tiny_url, monkeypatch):
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    assert predict(tiny_url, ["good"]) == [GOOD]
+def test_what_json_cannot_carry_is_told():
+    with fake_server(FINE) as server:
+        for row, reason in (("\ud800", "surrogates"), (object(), "a object is no input")):
+            with pytest.raises(ServingError, match=reason):
+                predict(server.url, [row])
+        assert server.asked == []
+
+
+def test_a_proxy_in_the_environment_is_not_used_for_loopback(address, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert predict(address, ["good"], timeout=10) == [GOOD]
+
+
+def test_token_is_sent(monkeypatch):
+    with fake_server(FINE) as server:
+        predict(server.url, ["x"], token="s3cret")
+        assert server.asked[0][1]["Authorization"] == "Bearer s3cret"
+
+
+EVENTS = b"".join(
+    b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n"
+    for delta in ({"role": "assistant"}, {"content": "Hel"}, {"content": "lo é"}, {})
+)
+
+
+def test_chat_is_streamed_and_texts_completed():
+    messages = [{"role": "user", "content": "Hi"}]
+    answers = [(200, EVENTS + b"data: [DONE]\n\n"), (200, b'{"choices": [{"text": " went"}]}')]
+    for _ in ("blocking", "async"):
+        with fake_server(*answers) as server:
+
+            async def talk(client):
+                pieces = [piece async for piece in client.stream_chat(messages, max_tokens=5)]
+                return pieces, await client.complete("She", max_tokens=1)
+
+            if _ == "async":
+                pieces, text = run_async(server.url, talk)
+            else:
+                with Client(server.url) as client:
+                    pieces = list(client.stream_chat(messages, max_tokens=5))
+                    text = client.complete("She", max_tokens=1)
+            assert (pieces, text) == (["Hel", "lo é"], " went")
+            paths = [path for path, _, _ in server.asked]
+            assert paths == ["/v1/chat/completions", "/v1/completions"]
+            asked = json.loads(server.asked[0][2])
+            assert asked == {"model": "x", "messages": messages, "max_tokens": 5, "stream": True}
+
+
+def test_streams_that_fail_are_told():
+    broken = EVENTS + b'data: {"error": {"message": "out of memory"}}\n\n'
+    for answer, reason in (((200, broken), "out of memory"), ((404, BUSY), "answered 404: busy")):
+        with fake_server(answer) as server, Client(server.url, retries=0) as client:
+            with pytest.raises(ServingError, match=reason):
+                list(client.stream_chat([]))
+            with pytest.raises(ServingError, match=reason):
+
+                async def talk(client):
+                    return [piece async for piece in client.stream_chat([])]
+
+                run_async(server.url, talk)
+
+
+def test_certificates_that_are_none(tmp_path):
+    file = tmp_path / "ca.pem"
+    for url in ("https://localhost:1/v1/models/x", "grpcs://localhost:1/x"):
+        with pytest.raises(ServingError, match=r"ca\.pem cannot be read"):
+            Client(url, ca_file=str(file))
+    with pytest.raises(ServingError, match="not encrypted; write grpcs"):
+        Client("grpc://localhost:1/x", ca_file=str(file))
+
+
+# The messages, beside TensorFlow's own.
+
+TYPES = {
+    "DT_BOOL": "bool", "DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_INT8": "int8",
+    "DT_UINT8": "uint8", "DT_INT16": "int16", "DT_UINT16": "uint16", "DT_INT32": "int32",
+    "DT_INT64": "int64", "DT_UINT32": "uint32", "DT_UINT64": "uint64", "DT_HALF": "float16",
+}  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.sampled_from(list(TYPES)), st.lists(st.integers(0, 3), max_size=3))
+def test_tensors_are_those_of_tensorflow(data, dtype, shape):
+    array = data.draw(arrays(TYPES[dtype], tuple(shape)))
+    theirs: Any = tf.make_tensor_proto(array)
+    sent = type(theirs).FromString(module._tensor("x", array, dtype))
+    # A list that holds nothing does not show the sizes behind its first 0.
+    if array.size:
+        np.testing.assert_array_equal(tf.make_ndarray(sent), array)
+    single = type(theirs)(dtype=theirs.dtype, tensor_shape=theirs.tensor_shape)
+    field = {"DT_BOOL": "bool_val", "DT_FLOAT": "float_val", "DT_DOUBLE": "double_val"}.get(dtype)
+    field = field or {"DT_HALF": "half_val", "DT_INT64": "int64_val"}.get(dtype, "int_val")
+    field = {"DT_UINT32": "uint32_val", "DT_UINT64": "uint64_val"}.get(dtype, field)
+    flat = array.view("uint16") if dtype == "DT_HALF" else array
+    getattr(single, field).extend(flat.reshape(-1).tolist())
+    for proto in (theirs, single):
+        read = module._values("x", proto.SerializeToString())
+        np.testing.assert_array_equal(np.array(read, array.dtype).reshape(array.shape), array)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.binary(max_size=5), max_size=4))
+def test_strings_are_those_of_tensorflow(texts):
+    proto: Any = tf.make_tensor_proto(np.array(texts, object), tf.string)
+    assert module._values("x_bytes", proto.SerializeToString()) == texts
+    assert list(type(proto).FromString(module._tensor("x", texts, "DT_STRING")).string_val) == texts
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60))
+def test_messages_that_are_none_are_refused(raw):
+    for read in (module._outputs, module._metadata, module._status):
+        try:
+            read(module._fields(raw))
+        except (ValueError, IndexError, TypeError, AttributeError, module.struct.error):
+            pass  # what `_asked` tells as "no answer of TF Serving"
+
+
+def test_status_messages_are_those_of_tf_serving():
+    api: Any = import_module("tensorflow_serving.apis.get_model_status_pb2")
+    answer = api.GetModelStatusResponse()
+    answer.model_version_status.add(version=7, state=20)
+    failed = answer.model_version_status.add(version=8, state=50)
+    failed.status.error_code, failed.status.error_message = 5, "gone"
+    assert module._status(module._fields(answer.SerializeToString())) == [
+        {"version": "7", "state": "LOADING", "status": {"error_code": "OK", "error_message": ""}},
+        {
+            "version": "8",
+            "state": "END",
+            "status": {"error_code": "NOT_FOUND", "error_message": "gone"},
+        },
+    ]
+
+
+# The file alone.
+
+ALONE = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"llama_keras", "tensorflow", "keras", "numpy", "google"}:
+            raise ImportError(f"{name} is not here")
+sys.meta_path.insert(0, Blocked())
+sys.path[:0] = sys.argv[1:3]
+import serving_client as c
+assert "httpx" not in sys.modules and "grpc" not in sys.modules
+print([c.predict(url, ["so good", "dull"], timeout=30) for url in sys.argv[3:]])
+import asyncio
+async def both():
+    for url in sys.argv[3:]:
+        async with c.AsyncClient(url, timeout=30) as client:
+            print(await client.versions())
+asyncio.run(both())
+"""
+NEEDED = (
+    *("httpx", "httpcore", "h11", "certifi", "idna", "anyio", "sniffio", "grpc"),
+    "typing_extensions",
+)
+
+
+def test_the_file_works_alone(tiny_server, tmp_path):
+    """Copied into an empty folder, in a process that sees httpx, grpcio and nothing else."""
+    shutil.copy(str(module.__file__), tmp_path / "serving_client.py")
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for name in NEEDED:
+        if (spec := find_spec(name)) is not None and spec.origin:
+            origin = Path(spec.origin)
+            place = origin.parent if origin.name == "__init__.py" else origin
+            (packages / place.name).symlink_to(place)
+    urls = [tiny_server.url, tiny_server.grpc_url]
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", "-s", "-c", ALONE, str(tmp_path), str(packages), *urls],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == f"{[[GOOD, BAD]] * 2}\n[3]\n[3]\n", done.stderr
+
+
+def test_its_imports_are_its_own():
+    code = (
+        "import sys, llama_keras.serving as s; s.predict; s.CApiModel; s.find_model\n"
+        "print(sorted({'tensorflow', 'keras', 'starlette', 'grpc', 'httpx'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr
+
+
+# The same questions to a model in this process.
 
 
 @pytest.fixture(scope="module")
@@ -167,15 +562,6 @@ def test_local_predict_needs_a_text_signature(local):
         local.predict(["a"], "numbers")
 
 
-def test_the_client_imports_no_tensorflow():
-    code = (
-        "import sys, llama_keras.serving as s; s.predict; s.CApiModel; s.find_model\n"
-        "print(sorted({'tensorflow', 'keras', 'starlette'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "[]\n", done.stderr
-
-
 def run_verb(*arguments, stdin=None):
     from typer.testing import CliRunner
 
@@ -211,3 +597,35 @@ def test_verb_without_texts(tiny_model, stdin, message):
 def test_verb_on_a_missing_folder(tmp_path):
     error = run_verb(str(tmp_path / "none"), "a").exception
     assert isinstance(error, InputError) and "does not exist" in str(error)
+
+
+def test_verb_asks_over_grpc_and_writes_json_lines(tiny_server, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    lines = "".join(json.dumps({"text": text, "id": 1}) + "\n" for text in ("good", "dull") * 50)
+    options = ["--output", str(file), "--batch-size", "7", "--concurrency", "3"]
+    for target in (tiny_server.grpc_url, tiny_server.url):
+        result = run_verb(target, *options, stdin=lines)
+        assert result.exit_code == 0 and result.stdout == ""
+        assert "Wrote 100 answers" in result.stderr
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        answers = [{"input": {"text": "good"}, **GOOD}, {"input": {"text": "dull"}, **BAD}]
+        assert rows == answers * 50
+
+
+def test_verb_keeps_what_came_before_a_server_went_away(tmp_path):
+    file = tmp_path / "answers.jsonl"
+    described = {"serving_default": {"inputs": {"text": {}}, "outputs": {"a": {}}}}
+    metadata = json.dumps({"metadata": {"signature_def": {"signature_def": described}}}).encode()
+    with fake_server((200, metadata), FINE, FINE, (500, BUSY)) as server:
+        options = ["--batch-size", "1", "--concurrency", "1", "--token", "s3cret"]
+        result = run_verb(server.url, *options, "--output", str(file), stdin="x\ny\nz\n")
+        assert all(headers["Authorization"] == "Bearer s3cret" for _, headers, _ in server.asked)
+    assert isinstance(result.exception, InputError) and "answered 500" in str(result.exception)
+    assert [json.loads(line)["text"] for line in file.read_text().splitlines()] == ["x", "y"]
+
+
+def test_verb_takes_texts_that_look_like_json_for_texts(tiny_model):
+    result = run_verb(str(tiny_model), '{"title": "good"}', "{good", "--json")
+    assert [row["label"] for row in json.loads(result.stdout)] == ["positive"] * 2
+    error = run_verb(str(tiny_model), "a", "--output", "/nowhere/x.jsonl").exception
+    assert isinstance(error, InputError) and "cannot be written" in str(error)

@@ -185,7 +185,7 @@ ROW = '{"instances": ["x"]}'
         ),
         ("POST", "/v1/models/tiny:predict", "x" * 30_000, 413, "larger than 20000 bytes"),
         ("POST", "/v1/models/tiny:predict", "x" * 300_000, 413, "larger than 20000 bytes"),
-        ("POST", "/v1/models/tiny:classify", '{"examples": []}', 501, "not served here"),
+        ("POST", "/v1/models/tiny:classify", '{"examples": []}', 400, "is an empty array"),
         ("GET", "/v1/models/foo", None, 404, "Could not find any versions of model foo"),
         ("GET", "/v1/models/tiny/versions/1", None, 404, "Could not find version 1 of model tiny"),
         ("GET", "/v1/models/foo/metadata", None, 404, r"Servable not found.*Latest\(foo\)"),
@@ -242,14 +242,15 @@ def test_replies_are_not_delayed_by_nagle(http, tiny_url):
 def test_a_slow_model_blocks_neither_status_nor_a_graceful_stop(tiny_model, monkeypatch):
     server = ModelServer(tiny_model, port=0)
     started, finish = threading.Event(), threading.Event()
-    run_arrays = server._model.run_arrays
+    with server.served.use("tiny") as servable:
+        run_arrays = servable.model.run_arrays
 
     def slow(signature, inputs):
         started.set()
         assert finish.wait(20)
         return run_arrays(signature, inputs)
 
-    monkeypatch.setattr(server._model, "run_arrays", slow)
+    monkeypatch.setattr(servable.model, "run_arrays", slow)
     thread = threading.Thread(target=server.run)
     thread.start()
     answers = []

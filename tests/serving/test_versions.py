@@ -68,7 +68,7 @@ def test_manifest(tmp_path):
     manifest = read_manifest(tmp_path)
     assert (manifest.task, manifest.labels) == ("t", ("a",))
     assert manifest.example_request == {"instances": [1]} and manifest.example_response == {}
-    for content in ("[1]", "{"):
+    for content in ("[1]", "{", '{"limits": [1]}', '{"weights": "x"}', '{"heads": 3}'):
         file.write_text(content)
         with pytest.raises(InputError, match="signature.json"):
             read_manifest(tmp_path)

@@ -63,7 +63,8 @@ def test_only_signatures_of_just_the_examples_texts_have_records(tmp_path):
         "numbers": function(x=tf.float32),
     }
     example = {"question": "Où?", "context": "日本 🙂"}
-    write_warmup(tmp_path, name="qa", functions=functions, example=example)
+    examples = dict.fromkeys(functions, example)
+    write_warmup(tmp_path, name="qa", functions=functions, examples=examples)
     (request,) = _requests(tmp_path)
     assert request.model_spec.signature_name == "pair"
     found = {key: tf.make_ndarray(value)[0].decode() for key, value in request.inputs.items()}

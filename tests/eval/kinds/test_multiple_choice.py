@@ -21,6 +21,20 @@ def test_each_choice_follows_the_context_and_worked_examples(make_suite):
     assert [request["continuation"] for request in asked] == [" blue", " 天蓝色的"]
 
 
+def test_replacements_are_made_in_contexts_alone(make_suite):
+    suite = make_suite(
+        "multiple_choice", prompt={"replace": {"(is)$": r"\1 not", "blue|green": "grey"}}
+    )
+    asked = KIND.requests(DOC, suite, [SHOT])
+    assert asked[0] == {
+        "context": "Grass is not green\n\nThe sky is not",
+        "continuation": " blue",
+    }
+    cloze = make_suite("cloze", prompt={"replace": {"sky": "sea"}})
+    (asked,) = get_kind("cloze").requests({**DOC, "target": "blue sky"}, cloze, [])
+    assert asked == {"context": "The sea is", "continuation": " blue sky"}
+
+
 def test_choices_may_be_the_suites_and_answers_their_words(make_suite):
     suite = make_suite(
         "multiple_choice",

@@ -3,6 +3,8 @@ import pytest
 
 from llama_keras.errors import InputError
 from llama_keras.eval import evaluate
+from llama_keras.eval.precision import graph_precision
+from llama_keras.eval.requests import described
 from llama_keras.eval.targets import open_target
 from llama_keras.eval.targets.fingerprints import model_fingerprint
 from llama_keras.eval.targets.grpc import GrpcTarget
@@ -75,6 +77,14 @@ def test_fingerprint_of_a_model_covers_all_that_shapes_its_answers():
     mixed = CausalLM.from_preset("llama-tiny", dtype="mixed_bfloat16", jit_generate=False)
     mixed.set_weights(first.get_weights())
     assert model_fingerprint(mixed) != sha  # the same weights, computed otherwise
+    half = CausalLM.from_preset("llama-tiny", dtype="bfloat16", jit_generate=False)
+    half.set_weights(first.get_weights())
+    assert model_fingerprint(half) not in (sha, model_fingerprint(mixed))
+    assert [KerasTarget(m).precision for m in (first, mixed, half)] == [
+        "float32",
+        "bfloat16",
+        "bfloat16",
+    ]
     weight = second.weights[0]
     weight.assign(weight + 1e-3)
     assert model_fingerprint(second) != sha
@@ -84,6 +94,7 @@ def test_checkpoints_and_their_settings():
     target = open_target("llama-tiny", dtype="bfloat16")
     assert isinstance(target, CheckpointTarget)
     assert target.model.backbone.dtype_policy.name == "bfloat16"
+    assert described(target)["settings"] == {"dtype": "bfloat16"}
     assert target.requests == {"loglikelihood", "loglikelihood_rolling", "generate_until"}
     assert len(target.fingerprint()) == 64
 
@@ -110,6 +121,22 @@ def test_an_export_that_is_no_classifier_is_refused(tmp_path, toy_suite):
     tf.saved_model.save(module, folder, signatures={"serving_default": module.lower})
     with pytest.raises(InputError, match="does not answer 'classify'.*'lowered': 4"):
         evaluate(toy_suite, model=folder)
+
+
+@pytest.mark.parametrize("kinds", [("float32",), ("float32", "bfloat16"), ("float16",), ()])
+def test_the_precision_of_an_export_is_that_of_its_coarsest_product(tmp_path, kinds):
+    import tensorflow as tf
+
+    class Products(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+        def products(self, x):
+            for kind in kinds:
+                x = tf.cast(tf.matmul(tf.cast(x, kind), tf.ones([2, 2], kind)), tf.float32)
+            return {"y": x + 1}
+
+    module = Products()
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.products})
+    assert graph_precision(tmp_path) == (kinds[-1] if kinds else None)
 
 
 def test_servers_take_their_settings():

@@ -8,6 +8,7 @@ import pytest
 
 from llama_keras.errors import InputError, UnavailableError
 from llama_keras.eval import evaluate
+from llama_keras.eval.targets.grpc import GrpcTarget
 from llama_keras.eval.targets.rest import RestTarget
 from llama_keras.eval.targets.retries import with_retries
 from llama_keras.serving.client import ServingError
@@ -59,6 +60,14 @@ def test_server_that_stays_away_stops_the_evaluation(fake_server, target, pauses
 def test_wrong_address_is_told_soon(pauses):
     target = RestTarget("http://127.0.0.1:9/v1/models/toy", sleep=pauses.append)
     with pytest.raises(UnavailableError, match="No connection to .*llama-keras serve"):
+        target.requests  # noqa: B018
+    target.close()
+    assert pauses == [1.0, 2.0, 4.0]
+
+
+def test_wrong_address_of_a_grpc_server_is_told_soon(pauses):
+    target = GrpcTarget("grpc://127.0.0.1:9/toy", sleep=pauses.append, timeout=5.0)
+    with pytest.raises(UnavailableError, match="127.0.0.1:9"):
         target.requests  # noqa: B018
     target.close()
     assert pauses == [1.0, 2.0, 4.0]

@@ -1,0 +1,93 @@
+"""OpenAI's API for what is served: completions, chats, embeddings, streamed or whole.
+
+https://platform.openai.com/docs/api-reference; `openai_schema` says which fields are taken. A
+field that a request leaves out has the export's own default, but `max_tokens`, which is 16 for
+completions, as OpenAI has it, and `openai_chat.CHAT_TOKENS` for chats.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .chat_text import Chats
+from .openai_chat import answer_chat
+from .openai_completions import answer_completion
+from .openai_embeddings import answer_embeddings
+from .openai_errors import OpenAiError, as_openai_error
+from .openai_schema import ChatRequest, CompletionRequest, EmbeddingRequest, parse
+from .served import ServedModels
+
+MAX_REQUEST_BYTES = 32 * 2**20
+
+
+def routes(served: ServedModels, *, max_request_bytes: int = MAX_REQUEST_BYTES) -> list[Route]:
+    """Gives the routes of OpenAI's API.
+
+    Args:
+        served: what answers.
+        max_request_bytes: larger bodies get status 413.
+    """
+    chats = Chats(served)
+    verbs = {
+        "/v1/completions": (CompletionRequest, answer_completion),
+        "/v1/chat/completions": (ChatRequest, answer_chat),
+        "/v1/embeddings": (EmbeddingRequest, answer_embeddings),
+    }
+
+    def endpoint(kind, answer) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            asked = parse(kind, await _read(request, max_request_bytes))
+            return await _while_wanted(request, answer(chats, asked))
+
+        return _with_errors(handle)
+
+    return [
+        Route(path, endpoint(kind, answer), methods=["POST"])
+        for path, (kind, answer) in verbs.items()
+    ]
+
+
+def _with_errors(handle: Callable[[Request], Awaitable[Response]]):
+    async def answer(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except Exception as error:
+            found = as_openai_error(error)
+        headers = {"Retry-After": "1"} if found.status in (429, 503) else None
+        return Response(found.body(), found.status, headers, media_type="application/json")
+
+    return answer
+
+
+async def _while_wanted(request: Request, work: Awaitable[Response]) -> Response:
+    """Gives what `work` gives; when the client goes before, what still waits is dropped."""
+
+    async def leave() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = (asyncio.ensure_future(work), asyncio.ensure_future(leave()))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            return await tasks[0]
+        raise ClientDisconnect()
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    body, size = bytearray(), 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            body += chunk
+        elif size > 4 * limit:
+            break  # read on for a while: a client that still sends does not see the answer
+    if size > limit:
+        raise OpenAiError(413, f"The request is larger than {limit} bytes.", code="too_large")
+    return bytes(body)

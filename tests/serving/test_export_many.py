@@ -1,0 +1,104 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from llama_keras.errors import InputError
+from llama_keras.serving.export_many import export_many
+from llama_keras.serving.manifest import read_manifest
+from llama_keras.tasks import TextClassifier, TokenClassifier
+from tests.serving.fresh_process import TEXT_OPS, c_api_answers, fresh_answers, ops_beyond_core
+
+TEXTS = ["A lovely day in Rome.", "", "日本 🙂"]
+LABELS = ["negative", "positive"]
+
+
+def classifier(seed: int = 0):
+    keras.utils.set_random_seed(seed)
+    return TextClassifier.from_preset("llama-tiny", labels=LABELS, max_sequence_length=64)
+
+
+@pytest.fixture(scope="module")
+def heads():
+    mood = classifier()
+    names = TokenClassifier(
+        backbone=mood.backbone,
+        tokenizer=mood.tokenizer,
+        labels=["PER", "LOC"],
+        max_sequence_length=64,
+    )
+    return {"mood": mood, "names": names}
+
+
+@pytest.fixture(scope="module")
+def exported(heads, tmp_path_factory):
+    scores = {"mood": {"test": {"accuracy": 0.75, "n": 4}}}
+    folder = tmp_path_factory.mktemp("many") / "both"
+    return export_many(heads, folder, evaluation=scores)
+
+
+def size_of(folder) -> int:
+    return sum(file.stat().st_size for file in (folder / "variables").iterdir())
+
+
+def test_the_backbone_is_there_once(exported, heads):
+    parameters = {id(v): v for head in heads.values() for v in head.weights}.values()
+    wanted = sum(int(np.prod(v.shape)) * 4 for v in parameters)
+    assert exported.name == "1"
+    assert wanted <= size_of(exported) < 1.01 * wanted + 20_000  # and the table of their names
+
+
+def test_each_head_answers_as_its_model_in_another_process(exported, heads):
+    found = fresh_answers(exported, {"text": TEXTS}, signature="mood")
+    expected = [list(row["scores"].values()) for row in heads["mood"].predict(TEXTS, verbose=0)]
+    np.testing.assert_allclose(found["scores"], expected, atol=1e-5)
+    tagged = c_api_answers(exported, {"text": TEXTS}, signature="names")
+    expected = heads["names"].predict(TEXTS)
+    assert [int(n) for n in tagged["count"]] == [len(row) for row in expected]
+
+
+def test_the_first_head_is_the_default_and_ops_are_stock(exported):
+    default = fresh_answers(exported, {"text": TEXTS})
+    assert default == fresh_answers(exported, {"text": TEXTS}, signature="mood")
+    assert ops_beyond_core(exported) <= TEXT_OPS
+
+
+def test_the_manifest_tells_of_each_head(exported):
+    manifest = read_manifest(exported)
+    assert list(manifest.heads) == ["mood", "names"]
+    assert set(manifest.signatures) == {
+        "serving_default", "mood", "mood_tokens", "names", "names_tokens"
+    }  # fmt: skip
+    assert manifest.heads["mood"]["labels"] == LABELS
+    assert manifest.heads["mood"]["evaluation"]["test"]["accuracy"] == 0.75
+    assert "evaluation" not in manifest.heads["names"]
+    content = json.loads((exported / "signature.json").read_text())
+    assert content["bytes"]["saved_model.pb"] == (exported / "saved_model.pb").stat().st_size
+
+
+def test_models_loaded_one_by_one_share_equal_weights(tmp_path):
+    first, second = classifier(), classifier()
+    assert first.backbone is not second.backbone
+    before = second.predict(TEXTS, verbose=0)
+    alone = first.export(tmp_path / "alone")
+    both = export_many({"a": first, "b": second}, tmp_path / "both")
+    assert size_of(both) < 1.05 * size_of(alone) + 20_000
+    assert second.predict(TEXTS, verbose=0) == before
+    values = {id(v.value) for v in first.weights} & {id(v.value) for v in second.weights}
+    assert not values  # each has its own again
+
+
+def test_what_cannot_share_is_refused(heads, tmp_path):
+    other = classifier()
+    kernel = other.backbone.weights[1]
+    kernel.assign(kernel.value + 1.0)
+    with pytest.raises(InputError, match=r"'other' has other weights than that of 'mood'.*linear"):
+        export_many({"mood": heads["mood"], "other": other}, tmp_path / "x")
+    with pytest.raises(InputError, match="cannot name a signature"):
+        export_many({"a b": other}, tmp_path / "x")
+    with pytest.raises(InputError, match="no task 'b'"):
+        export_many({"a": other}, tmp_path / "x", settings={"b": {}})
+    with pytest.raises(InputError, match="no task to export"):
+        export_many({}, tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
