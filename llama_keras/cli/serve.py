@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -82,7 +82,9 @@ def register(app: typer.Typer) -> None:
 
         if bool(directories) == bool(models_config):
             raise InputError("Give folders to serve, or --models-config FILE, one of them.")
-        threads = {} if batch_threads is None else {"num_batch_threads": batch_threads}
+        threads: dict[str, Any] = (
+            {} if batch_threads is None else {"num_batch_threads": batch_threads}
+        )
         server = ModelServer(
             read_models_config(models_config) if models_config else directories or [],
             name=name,

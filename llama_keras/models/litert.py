@@ -58,7 +58,7 @@ class LiteRTDecoder:
 
     Args:
         path: the `.tflite` file.
-        embed: gives the vector float32 `(E,)` of a token; `np.int32` for a file that embeds by
+        embed: gives the vector float32 `(E,)` of a token; `token_id` for a file that embeds by
             itself, as `serving.litert_export` writes it.
         choose: `draw`, compiled or not.
         num_threads: of the interpreter; `None` takes OMP_NUM_THREADS, or one for each core.
@@ -169,6 +169,11 @@ def greedy(logits: np.ndarray) -> tuple[int, float]:
     """
     best = int(np.argmax(logits))
     return best, -float(np.log(np.exp(logits - logits[best]).sum()))
+
+
+def token_id(token: int) -> np.ndarray:
+    """Gives a token as a file takes it that has the table of embeddings itself."""
+    return np.asarray(token, "int32")
 
 
 def embedding_rows(backbone) -> Callable[[int], np.ndarray]:

@@ -56,6 +56,7 @@ def export_task(
 
         return export_litert(model, directory, dtype=dtype, **settings)
     target = version_folder(directory)
+    _check_kind(model)
     with stored_as(dtype, model) as variables:
         signatures = signatures_of(model, **settings)
         told = record(model, signatures, evaluation=evaluation)
@@ -75,14 +76,19 @@ def signatures_of(model, **settings) -> Signatures:
     Raises:
         InputError: the task has no signatures, or a setting is not known.
     """
-    kind = type(model).__name__
-    if kind not in SIGNATURES:
-        raise InputError(f"A {kind} cannot be exported; these can: {sorted(SIGNATURES)}.")
+    kind = _check_kind(model)
     known = EXPORT_SETTINGS.get(kind, ())
     if unknown := sorted(settings.keys() - set(known)):
         takes = f"one of {list(known)}" if known else "none"
         raise InputError(f"There is no setting {unknown[0]!r}; the export of a {kind} has {takes}.")
     return SIGNATURES[kind](model, **settings)
+
+
+def _check_kind(model) -> str:
+    kind = type(model).__name__
+    if kind not in SIGNATURES:
+        raise InputError(f"A {kind} cannot be exported; these can: {sorted(SIGNATURES)}.")
+    return kind
 
 
 def write_export(

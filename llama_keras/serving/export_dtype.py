@@ -46,7 +46,7 @@ class StoredVariable:
 
     def numpy(self) -> np.ndarray:
         """Gives the values as they are read."""
-        return tf.convert_to_tensor(self).numpy()
+        return self.__tf_tensor__().numpy()
 
 
 def _bfloat16(variable) -> StoredVariable:
@@ -93,10 +93,12 @@ def stored_as(dtype: str, model) -> Iterator[list[tf.Variable]]:
     if dtype not in STORED:
         raise InputError(f"Weights are stored as one of {list(STORED)}; received {dtype!r}.")
     make, replaced = STORED[dtype], []
-    large = [v for v in model.backbone.weights if make is not None and _is_large(v.value)]
+    large = [v for v in model.backbone.weights if _is_large(v.value)]
     kept = {id(v): [v.value] for v in model.weights}
     try:
         for variable in large:
+            if make is None:
+                break
             small = make(variable)
             kept[id(variable)] = small.variables
             replaced.append((variable, variable.value))

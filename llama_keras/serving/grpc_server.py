@@ -201,7 +201,11 @@ class GrpcServer:
         timeout, left = self._limits.timeout, context.time_remaining()
         timeout = timeout if left is None else min(timeout, max(left, 0.0))
         future = self._served.submit(servable, name, inputs, timeout=timeout)
-        if not context.add_callback(future.cancel):
+
+        def drop() -> None:
+            future.cancel()
+
+        if not context.add_callback(drop):
             future.cancel()  # the caller has gone already
         return future.result()
 

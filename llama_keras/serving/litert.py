@@ -145,13 +145,14 @@ def decode_specs(backbone: LlamaBackbone, *, embeds: bool = False) -> dict[str, 
         for layer in range(config.num_layers)
         for part in ("key", "value")
     }
+    name = "token_ids" if embeds else "hidden"
     token = (
-        tf.TensorSpec((1, 1), "int32", "token_ids")
+        tf.TensorSpec((1, 1), "int32", name)
         if embeds
-        else tf.TensorSpec((1, 1, config.hidden_dim), "float32", "hidden")
+        else tf.TensorSpec((1, 1, config.hidden_dim), "float32", name)
     )
     return {
-        token.name: token,
+        name: token,
         "index": tf.TensorSpec((), "int32", "index"),
         "padding": tf.TensorSpec((), "int32", "padding"),
         **cache,

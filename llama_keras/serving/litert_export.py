@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -46,7 +46,7 @@ def export_litert(
     model,
     path: str | Path,
     *,
-    dtype: Literal["float32", "int8"] = "float32",
+    dtype: str = "float32",
     max_length: int | None = None,
     rows: int = 1,
 ) -> Path:

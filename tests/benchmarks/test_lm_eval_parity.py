@@ -28,7 +28,9 @@ def test_the_tasks_ask_what_the_suites_ask(name, shared_dir):
     elif task["output_type"] == "loglikelihood":
         wanted = [(text, target)]
     else:
-        wanted = [(text, f" {choice}") for choice in rendered(task["doc_to_choice"], doc)]
+        before = task.get("target_delimiter", " ")
+        choices = rendered(task["doc_to_choice"], doc)
+        wanted = [(text, f"{before}{choice}") for choice in choices]
         assert target in range(len(wanted))
     (asked,) = first_requests(load_suite(name), 1)
     assert [tuple(request.values()) for request in asked] == wanted

@@ -55,11 +55,16 @@ def test_text_is_written_from_small_weights(tmp_path):
     assert small != pytest.approx(exact, rel=1e-6)
 
 
+def scale_of(stored: StoredVariable) -> np.ndarray:
+    assert stored.scale is not None
+    return stored.scale.numpy()
+
+
 def test_int8_is_within_half_a_step():
     model = classifier("float32")
     with stored_as("int8", model):
         read = {
-            v.path: (v._value.numpy().astype("float32"), v._value.scale.numpy())
+            v.path: (v._value.numpy().astype("float32"), scale_of(v._value))
             for v in model.weights
             if isinstance(v._value, StoredVariable)  # what reads are of while it is exported
         }

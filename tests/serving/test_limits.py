@@ -21,6 +21,8 @@ from llama_keras.serving.server import ModelServer, running_server
 from llama_keras.serving.tensor_proto import fill_tensor
 from tests.serving.fakes import FakeModel, add_version, texts
 
+LOAD: Any = FakeModel
+
 TOKEN = "a-token-of-the-tests"
 CODE = grpc.StatusCode
 
@@ -37,9 +39,7 @@ def running(folder):
 
     def start(**options) -> tuple[ModelServer, FakeModel]:
         options = {"batching": Batching(num_batch_threads=1), **options}
-        context = running_server(
-            folder, port=0, grpc_port=0, load=FakeModel, poll_seconds=0, **options
-        )
+        context = running_server(folder, port=0, grpc_port=0, load=LOAD, poll_seconds=0, **options)
         contexts.append(context)
         server = context.__enter__()
         with server.served.use("m") as servable:
@@ -178,7 +178,7 @@ def health(server, service="", channel=None):
 
 def test_a_drain_that_takes_too_long_ends(folder):
     server = ModelServer(
-        folder, port=0, load=FakeModel, limits=Limits(drain_seconds=0.1), poll_seconds=0
+        folder, port=0, load=LOAD, limits=Limits(drain_seconds=0.1), poll_seconds=0
     )
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -256,9 +256,7 @@ def test_tls(running, certificate):
 
 def test_other_machines_need_a_token(folder):
     def make(**options):
-        server = ModelServer(
-            folder, host="0.0.0.0", port=0, load=FakeModel, access=Access(**options)
-        )
+        server = ModelServer(folder, host="0.0.0.0", port=0, load=LOAD, access=Access(**options))
         server.served.close()
         server._socket.close()
         return server.warning
@@ -287,7 +285,8 @@ def test_tokens_and_files(tmp_path):
         Access(tls_cert=file)
     with pytest.raises(InputError, match="There is no file"):
         Access(tls_cert=file, tls_key=tmp_path / "none")
-    for options in ({"timeout": 0}, {"max_rows": -1}, {"drain_seconds": -1.0}):
+    wrong_limits: list[dict[str, Any]] = [{"timeout": 0}, {"max_rows": -1}, {"drain_seconds": -1.0}]
+    for options in wrong_limits:
         with pytest.raises(InputError):
             Limits(**options)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llama_keras.errors import InputError
-from llama_keras.models.litert import HostCache, LiteRTDecoder
+from llama_keras.models.litert import HostCache, LiteRTDecoder, token_id
 from llama_keras.serving.litert_export import export_litert
 from llama_keras.serving.litert_model import LiteRTModel
 from llama_keras.tasks import CausalLM, Embedder, MaskedLM, TextClassifier, TokenClassifier
@@ -48,8 +48,8 @@ def test_a_classifier_answers_as_keras_does(classifier, exported):
         found = LiteRTModel(exported / dtype).predict(TEXTS)
         for one, other in zip(found, expected, strict=True):
             assert list(one) == ["label", "score", "scores"]
-            scores = [list(row["scores"].values()) for row in (one, other)]
-            np.testing.assert_allclose(*scores, atol=atol)
+            found_scores, scores = (list(row["scores"].values()) for row in (one, other))
+            np.testing.assert_allclose(found_scores, scores, atol=atol)
             assert dtype == "int8" or one["label"] == other["label"]
     sizes = [(exported / dtype / "model.tflite").stat().st_size for dtype in ("int8", "float32")]
     assert sizes[0] < 0.6 * sizes[1]
@@ -143,7 +143,7 @@ def test_a_generator_continues_as_keras_does(tmp_path):
     }
     settings = {"temperature": np.zeros(1), "top_k": [0], "top_p": [1.0], "seed": [0]}
     settings = {k: np.asarray(v) for k, v in settings.items()} | {"max_new_tokens": np.array([9])}
-    decoder = LiteRTDecoder(tmp_path / "x" / "model.tflite", embed=np.int32)
+    decoder = LiteRTDecoder(tmp_path / "x" / "model.tflite", embed=token_id)
     _, tokens, _ = decoder.decode(state, settings, np.array([-2]), np.zeros(1, bool), chunk=8)
     expected = model.generate("Once upon a time", max_new_tokens=9).token_ids
     assert [first, *tokens[0].tolist()][: len(expected)] == expected
