@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.harness import measure
 from benchmarks.report import tables
 
-SUITES = ("encode", "lengths", "decode", "tokenizer", "kernel")
+SUITES = ("encode", "lengths", "decode", "tokenizer", "kernel", "serving_speed")
 PACKAGES = ("tensorflow", "keras", "keras-hub", "torch", "transformers", "tokenizers")
 
 

@@ -140,7 +140,8 @@ def _sizes(row: Row) -> str:
 def _share(row: Row) -> str:
     count = row["trainable"]
     shown = f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count:,}"
-    return f"{shown} ({100 * count / row['weights']:.2g} %)"
+    share = 100 * count / row["weights"]
+    return f"{shown} ({share:.0f} %)" if share >= 10 else f"{shown} ({share:.2g} %)"
 
 
 def _minutes(row: Row) -> str:
