@@ -25,6 +25,7 @@ def _configure(
 ) -> None:
     """Write models.config, batching.config and monitoring.config, each number with its reason."""
     from llama_keras.serving.tf_serving_config import commands, write_serving_config
+    from llama_keras.serving.versions import find_model
 
     files = write_serving_config(
         directories,
@@ -35,8 +36,10 @@ def _configure(
     )
     for file in files:
         print(f"wrote {file}")
-    parents = {directory.resolve().parent for directory in directories}
+    parents = {find_model(directory).path.resolve().parents[1] for directory in directories}
     if base_path is None:
         print(f"Start the server with:\n{commands(output)}")
     elif len(parents) == 1:
-        print(f"Start the container with:\n{commands(output, models=parents.pop(), to=base_path)}")
+        print(f"Start a container with:\n{commands(output, models=parents.pop(), to=base_path)}")
+    else:
+        print(f"Mount each model below {base_path}: they lie in several folders.")

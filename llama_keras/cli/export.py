@@ -45,6 +45,8 @@ def _export(
 ) -> None:
     """Write a SavedModel that takes strings and gives answers, for TF Serving."""
     settings = dict(map(_setting, set_ or ()))
+    if taken := sorted(settings.keys() & {"model", "directory", "format", "dtype", "evaluation"}):
+        raise InputError(f"{taken[0]!r} is no setting of --set; there are --format and --dtype.")
     if len(models) > 1:
         if settings or format_ != "tf_saved_model" or dtype != "float32":
             raise InputError("Several models in one export take no --set, --format or --dtype.")

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -174,6 +175,8 @@ def _watched(answers: Iterator[list[dict[str, Any]]], total: int) -> Iterator[di
 
 
 def _write(file: Path, asked: list[Any], answers: Iterator[list[dict[str, Any]]]) -> None:
+    # Asked before the file is opened: what an earlier run wrote is not lost to a dead server.
+    answers = itertools.chain([next(answers, [])], answers)
     try:
         with file.open("w", encoding="utf-8") as lines:
             rows = _watched(answers, len(asked))

@@ -82,6 +82,12 @@ def register(app: typer.Typer) -> None:
 
         if bool(directories) == bool(models_config):
             raise InputError("Give folders to serve, or --models-config FILE, one of them.")
+        if models_config and (name or label or version_policy != "latest:1"):
+            raise InputError(
+                "--models-config says names, labels and versions itself; leave them out."
+            )
+        if batching_config and not batching:
+            raise InputError("Give --no-batching or --batching-config, not both.")
         threads: dict[str, Any] = (
             {} if batch_threads is None else {"num_batch_threads": batch_threads}
         )

@@ -16,7 +16,9 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,16 +87,17 @@ class _Task:
     future: Future = field(default_factory=Future)
 
     def finish(self, outputs: Any = None, error: BaseException | None = None) -> None:
-        try:
-            if error is not None:
-                self.future.set_exception(error)
-            else:
-                self.future.set_result(outputs)
-        except InvalidStateError:
-            pass  # the caller has gone, or the deadline has passed: nobody wants it
+        _finish(self.future, outputs, error)
 
-    def expire(self) -> None:
-        self.finish(error=Refused("DEADLINE_EXCEEDED", "Timed out waiting for the model"))
+
+def _finish(future: Future, outputs: Any = None, error: BaseException | None = None) -> None:
+    try:
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(outputs)
+    except InvalidStateError:
+        pass  # the caller has gone, or the deadline has passed: nobody wants it
 
 
 class Batcher:
@@ -113,7 +116,7 @@ class Batcher:
         # Signatures that were found not to answer row by row, for as long as the version lives.
         self._unmergeable = weakref.WeakKeyDictionary()
         self._deadlines = _Deadlines()
-        self._unanswered: set[_Task] = set()
+        self._unanswered: set[Future] = set()
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"batch-{number}", daemon=True)
@@ -136,7 +139,9 @@ class Batcher:
         deadline = None if timeout is None else time.monotonic() + timeout
         cost = max(rows, 1) if merged else max(rows, self._batching.max_batch_size)
         task = _Task(servable, signature, inputs, rows, cost, deadline)
-        task.future.add_done_callback(lambda future: self._count(task, future))
+        # Not the task itself: a future keeps its callbacks, and the task has the arrays.
+        counted = partial(self._count, servable.name, signature, rows, task.queued)
+        task.future.add_done_callback(counted)
         place = (servable, signature)
         with self._changed:
             if self._closed:
@@ -151,7 +156,7 @@ class Batcher:
                 error = None
                 whole = signature in self._unmergeable.get(servable, ())
                 shapes = shapes_of(inputs) if merged and not whole else None
-                self._unanswered.add(task)
+                self._unanswered.add(task.future)
                 self._queues.setdefault((*place, shapes), deque()).append(task)
                 self._wait_more(place, cost)
                 self._changed.notify()
@@ -159,7 +164,7 @@ class Batcher:
             task.finish(error=error)
             raise error
         if deadline is not None:
-            self._deadlines.add(deadline, task)
+            self._deadlines.add(deadline, task.future)
         return task.future
 
     def close(self, *, timeout: float = 5.0) -> None:
@@ -180,8 +185,10 @@ class Batcher:
         """Refuses all that is not answered, also what runs now."""
         with self._changed:
             left = list(self._unanswered)
-        for task in left:
-            task.finish(error=Refused("UNAVAILABLE", "The server is shutting down; ask another"))
+        for future in left:
+            _finish(
+                future, error=Refused("UNAVAILABLE", "The server is shutting down; ask another")
+            )
 
     def _has_room(self, place: tuple[Any, str], cost: int) -> bool:
         room = self._batching.max_enqueued_batches * self._batching.max_batch_size
@@ -208,18 +215,16 @@ class Batcher:
         if not self._waiting[place]:
             del self._waiting[place]  # an unloaded version must not stay in memory for this
 
-    def _count(self, task: _Task, future: Future) -> None:
+    def _count(self, name: str, signature: str, rows: int, queued: float, future: Future) -> None:
         try:
             error = future.exception()
             code = "OK" if error is None else getattr(error, "code", "INTERNAL")
         except CancelledError:
             code = "CANCELLED"
         with self._changed:
-            self._unanswered.discard(task)
-        seconds = time.monotonic() - task.queued
-        self._metrics.request_done(
-            task.servable.name, task.signature, code=code, seconds=seconds, rows=task.rows
-        )
+            self._unanswered.discard(future)
+        seconds = time.monotonic() - queued
+        self._metrics.request_done(name, signature, code=code, seconds=seconds, rows=rows)
 
     def _work(self) -> None:
         while (batch := self._next_batch()) is not None:
@@ -304,7 +309,8 @@ class Batcher:
         except Exception as error:
             refusal = refusal_of(error)
             if refusal is None:  # a fault of ours: tell the operator, keep serving
-                traceback.print_exception(error, file=sys.stderr)
+                with suppress(OSError, ValueError):  # nobody may be reading
+                    traceback.print_exception(error, file=sys.stderr)
                 refusal = Refused("INTERNAL", f"{type(error).__name__}: {error}")
             task.finish(error=refusal)
 
@@ -321,18 +327,20 @@ class _Deadlines:
 
     def __init__(self):
         self._changed = threading.Condition()
-        self._heap: list[tuple[float, int, _Task]] = []
+        # Weak: an answered request is not kept here by an earlier one that still runs.
+        self._heap: list[tuple[float, int, weakref.ref[Future]]] = []
         self._number = itertools.count()
         self._closed = False
         self._thread = threading.Thread(target=self._watch, name="deadlines", daemon=True)
         self._thread.start()
 
-    def add(self, deadline: float, task: _Task) -> None:
+    def add(self, deadline: float, future: Future) -> None:
+        number = next(self._number)
         with self._changed:
-            heapq.heappush(self._heap, (deadline, next(self._number), task))
-            if self._heap[0][2] is task:
+            heapq.heappush(self._heap, (deadline, number, weakref.ref(future)))
+            if self._heap[0][1] == number:
                 self._changed.notify()
-        task.future.add_done_callback(lambda _: self._forget())
+        future.add_done_callback(lambda _: self._forget())
 
     def close(self) -> None:
         with self._changed:
@@ -341,9 +349,9 @@ class _Deadlines:
         self._thread.join(timeout=5)
 
     def _forget(self) -> None:
-        """Drops answered requests from the front, so that their arrays go from memory."""
+        """Drops answered requests from the front, so that the heap stays small."""
         with self._changed:
-            while self._heap and self._heap[0][2].future.done():
+            while self._heap and ((first := self._heap[0][2]()) is None or first.done()):
                 heapq.heappop(self._heap)
 
     def _watch(self) -> None:
@@ -357,6 +365,8 @@ class _Deadlines:
                     due.append(heapq.heappop(self._heap)[2])
                 if not due:
                     self._changed.wait(self._heap[0][0] - now if self._heap else None)
-            for task in due:
-                task.expire()
-            del due
+            for reference in due:
+                if (future := reference()) is not None:
+                    late = Refused("DEADLINE_EXCEEDED", "Timed out waiting for the model")
+                    _finish(future, error=late)
+                del future

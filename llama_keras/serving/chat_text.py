@@ -147,7 +147,7 @@ class ChatText:
 
 def chat_template_of(servable: Servable) -> str | None:
     """Gives the chat template of a version that generates text, None where it has none."""
-    return _manifest(servable)["chat_template"]
+    return _manifest(servable).get("chat_template")
 
 
 def _manifest(servable: Servable) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def export_task(
     if format == "litert":
         from llama_keras.serving.litert_export import export_litert
 
+        _check_litert(settings)
         return export_litert(model, directory, dtype=dtype, **settings)
     target = version_folder(directory)
     _check_kind(model)
@@ -89,6 +90,15 @@ def _check_kind(model) -> str:
     if kind not in SIGNATURES:
         raise InputError(f"A {kind} cannot be exported; these can: {sorted(SIGNATURES)}.")
     return kind
+
+
+def _check_litert(settings: Mapping[str, Any]) -> None:
+    known = ("max_length", "rows")
+    for name, value in settings.items():
+        if name not in known:
+            raise InputError(f"There is no setting {name!r}; a LiteRT export has {list(known)}.")
+        if type(value) is not int:
+            raise InputError(f"{name} is a whole number; received {value!r}.")
 
 
 def write_export(

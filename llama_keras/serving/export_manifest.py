@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from llama_keras.errors import InputError
 from llama_keras.serving.manifest import MANIFEST_FILE
 from llama_keras.serving.signature_parts import Signatures
 
@@ -77,7 +78,12 @@ def evaluation_of(run: Path) -> dict[str, Any]:
     file = run / "metrics.json"
     if not file.is_file():
         return {}
-    metrics = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}); repair or remove it.") from None
+    if not isinstance(metrics, dict):
+        raise InputError(f"{file} should hold a JSON object; repair or remove it.")
     told = {name: metrics[name] for name in ("validation", "test") if metrics.get(name)}
     return {"recipe": metrics.get("recipe"), **told} if told else {}
 

@@ -62,11 +62,14 @@ def export_many(
             told = record(task, signatures, evaluation=(evaluation or {}).get(name))
             own = _renamed(name, signatures.functions)
             told["signatures"] = _renamed(name, told["signatures"], like=signatures.functions)
+            if taken := sorted(own.keys() & functions.keys()):
+                raise InputError(f"Two tasks give the signature {taken[0]!r}; rename {name!r}.")
             functions |= own
             trackables |= {f"{name}_{key}": value for key, value in signatures.trackables.items()}
             examples |= dict.fromkeys(own, told["example"])
             manifests[name] = told
         functions[DEFAULT_SIGNATURE] = functions[first]
+        examples[DEFAULT_SIGNATURE] = examples[first]
         return write_export(
             target,
             functions=functions,

@@ -35,7 +35,7 @@ from .signature_def import DEFAULT_SIGNATURE, TensorSpec
 from .tensor_proto import fill_tensor, read_tensor
 
 # Calls that wait for the model at once, a thread each; the model's own threads are the batcher's.
-_WORKERS = 128
+_SPARE = 8
 _HEALTH = "grpc.health.v1.Health"
 
 
@@ -63,7 +63,8 @@ class GrpcServer:
             ("grpc.so_reuseport", 0),
         ]
         self._server = grpc.server(
-            ThreadPoolExecutor(min(_WORKERS, limits.max_connections), "grpc"),
+            # Some more than calls may wait: a health check never stands behind them.
+            ThreadPoolExecutor(limits.max_connections + _SPARE, "grpc"),
             options=options,
             maximum_concurrent_rpcs=limits.max_connections,
         )
@@ -278,7 +279,7 @@ def _inputs(request: Any, specs: dict[str, TensorSpec]) -> dict[str, np.ndarray]
     for name, spec in specs.items():
         try:
             array = read_tensor(request.inputs[name])
-        except InputError as error:
+        except (InputError, ValueError, OverflowError) as error:
             raise Refused("INVALID_ARGUMENT", f"{name}: {error}") from None
         wanted = np.dtype(object) if spec.dtype == "string" else np.dtype(numpy_type(spec.dtype))
         if array.dtype != wanted or not spec.accepts(array.shape):

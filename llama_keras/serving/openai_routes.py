@@ -21,14 +21,22 @@ from .openai_schema import ChatRequest, CompletionRequest, EmbeddingRequest, par
 from .served import ServedModels
 
 MAX_REQUEST_BYTES = 32 * 2**20
+READ_SECONDS = 60.0
+_INLINE_BYTES = 64 * 1024
 
 
-def routes(served: ServedModels, *, max_request_bytes: int = MAX_REQUEST_BYTES) -> list[Route]:
+def routes(
+    served: ServedModels,
+    *,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
+    timeout: float = READ_SECONDS,
+) -> list[Route]:
     """Gives the routes of OpenAI's API.
 
     Args:
         served: what answers.
         max_request_bytes: larger bodies get status 413.
+        timeout: seconds in which a body has to arrive.
     """
     chats = Chats(served)
     verbs = {
@@ -39,7 +47,9 @@ def routes(served: ServedModels, *, max_request_bytes: int = MAX_REQUEST_BYTES) 
 
     def endpoint(kind, answer) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
-            asked = parse(kind, await _read(request, max_request_bytes))
+            body = await _read(request, max_request_bytes, timeout)
+            small = len(body) <= _INLINE_BYTES  # else in a thread: the loop serves others meanwhile
+            asked = parse(kind, body) if small else await asyncio.to_thread(parse, kind, body)
             return await _while_wanted(request, answer(chats, asked))
 
         return _with_errors(handle)
@@ -80,14 +90,19 @@ async def _while_wanted(request: Request, work: Awaitable[Response]) -> Response
             task.cancel()
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def _read(request: Request, limit: int, timeout: float) -> bytes:
     body, size = bytearray(), 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= limit:
-            body += chunk
-        elif size > 4 * limit:
-            break  # read on for a while: a client that still sends does not see the answer
+    try:
+        async with asyncio.timeout(timeout):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= limit:
+                    body += chunk
+                elif size > 4 * limit:
+                    break  # read on for a while: a client that still sends sees no answer
+    except TimeoutError:
+        text = f"The request did not arrive within {timeout:g} seconds."
+        raise OpenAiError(408, text, code="timeout") from None
     if size > limit:
         raise OpenAiError(413, f"The request is larger than {limit} bytes.", code="too_large")
     return bytes(body)

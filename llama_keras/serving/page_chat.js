@@ -135,11 +135,11 @@ function complete(model) {
 }
 
 function chat(model) {
-  const turns = [];
+  let turns = [];
   const log = make("div", { class: "log", id: "log", role: "log", "aria-label": "Conversation" });
   const forget = () => {
     running?.abort();
-    turns.length = 0;
+    turns = [];
     log.replaceChildren();
   };
   const form = growingForm({
@@ -149,15 +149,16 @@ function chat(model) {
       const content = area.value.trim();
       if (!content) return;
       area.value = "";
-      turns.push({ role: "user", content });
+      const mine = turns; // "New chat" begins another list while this answer still grows
+      mine.push({ role: "user", content });
       const text = make("span");
       const note = make("small");
       const answer = make("div", { class: "turn assistant" }, text, note);
       log.append(make("div", { class: "turn user" }, content), answer);
       answer.scrollIntoView({ block: "nearest" });
-      const said = await grow("/v1/chat/completions", { model: model.name, messages: [...turns], ...values }, text, note);
-      if (said) turns.push({ role: "assistant", content: said });
-      else turns.pop();
+      const said = await grow("/v1/chat/completions", { model: model.name, messages: [...mine], ...values }, text, note);
+      if (said) mine.push({ role: "assistant", content: said });
+      else mine.pop();
       area.focus();
     },
   });
@@ -207,8 +208,8 @@ async function start() {
   find("models").replaceChildren(...models.map((model) => make("li", {},
     make("button", { type: "button", "data-name": model.name, onclick: () => open(model) },
       make("strong", {}, model.name), make("span", {}, TASKS[model.task] ?? (model.task || "SavedModel"))))));
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  const model = models.find((item) => item.name === wanted) ?? models[0];
+  const wanted = location.hash.slice(1);
+  const model = models.find((item) => encodeURIComponent(item.name) === wanted || item.name === wanted) ?? models[0];
   if (model) open(model);
 }
 

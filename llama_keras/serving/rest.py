@@ -16,6 +16,7 @@ import numpy as np
 from .signature_def import Signature, TensorSpec
 
 BYTES_SUFFIX = "_bytes"  # outputs so named are base64, as in TF Serving
+_DEEPEST = 32  # axes; NumPy has at most 64
 _SHOWN = 200  # characters of a bad value quoted in an error
 
 
@@ -210,6 +211,8 @@ class _Column:
 
     def add(self, value: Any) -> None:
         shape = _shape(value)
+        if len(shape) > _DEEPEST:
+            raise RestError(400, f"JSON Parse error: more than {_DEEPEST} lists in each other")
         before = len(self.values)
         self._fill(value, shape, 0)
         size = len(self.values) - before
@@ -281,7 +284,7 @@ def _decimal(numpy_type: type[np.floating]) -> Callable[[Any], float | None]:
         if type(value) not in (int, float):
             return None
         exact = abs(value) <= (largest_integer if type(value) is int else float(info.max))
-        if not exact and math.isfinite(value):
+        if not exact and (type(value) is int or math.isfinite(value)):
             kind = "float" if numpy_type is np.float32 else "double"
             raise RestError(
                 400,

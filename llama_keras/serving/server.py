@@ -125,7 +125,11 @@ class ModelServer:
         self.url = self._url(self.name)
         self._address = address
         if extra_routes is None:
-            openai = partial(openai_routes.routes, max_request_bytes=limits.max_request_bytes)
+            openai = partial(
+                openai_routes.routes,
+                max_request_bytes=limits.max_request_bytes,
+                timeout=limits.timeout,
+            )
             extra_routes = (openai, page.routes)
         self.app = make_app(
             self.served, limits=limits, access=self._access, extra_routes=extra_routes

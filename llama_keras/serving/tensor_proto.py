@@ -41,6 +41,7 @@ _TYPES: Mapping[str, tuple[Any, str]] = {
     "uint64": (np.uint64, "uint64_val"),
     **{name: (np.dtype(name), "int_val") for name in ("int8", "uint8", "int16", "uint16", "int32")},
 }
+_MOST_FILLED = 2**22
 _NUMBERS = {name.lower(): number for number, name in DTYPES.items()}
 
 
@@ -89,6 +90,9 @@ def read_tensor(proto: Any) -> np.ndarray:
     values = list(getattr(proto, field))
     if len(values) > count or (not values and count):
         raise InputError(f"a tensor of the shape {shape} does not have {len(values)} values")
+    # One value may stand for all, so a few bytes could ask for all of the memory.
+    if count > max(len(values), _MOST_FILLED):
+        raise InputError(f"a tensor of the shape {shape} is too large for {len(values)} values")
     flat = np.empty(count, numpy_type)
     flat[: len(values)] = values
     flat[len(values) :] = values[-1] if values else 0

@@ -65,14 +65,19 @@ def write_serving_config(
     }
     files = {Path(output) / name: _HEADER + text for name, text in texts.items()}
     for file in files:
-        if file.exists() and not file.read_text(encoding="utf-8").startswith(_HEADER):
+        if file.is_file() and not file.read_bytes().startswith(_HEADER.strip().encode()):
             raise InputError(
                 f"{file} was written by someone else and is not replaced; choose another --output, "
                 f"or put {_HEADER.strip()!r} on its first line."
             )
-    Path(output).mkdir(parents=True, exist_ok=True)
-    for file, text in files.items():
-        write_text(file, text)
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+        for file, text in files.items():
+            write_text(file, text)
+    except OSError as error:
+        raise InputError(
+            f"{output} cannot be written ({error.strerror}); choose another."
+        ) from None
     return list(files)
 
 

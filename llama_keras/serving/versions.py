@@ -231,4 +231,4 @@ def _nothing_here(path: Path) -> str:
 
 
 def _how_to_export(run: Path) -> str:
-    return f"write one with: llama-keras export {run}"
+    return f"write one with: llama-keras export {run} --output {run}/export/{run.name}"

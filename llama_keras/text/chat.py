@@ -126,11 +126,15 @@ def shield_messages(
     texts = [text for text in special_tokens if text]
     pattern = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
+    def shielded_key(key: Any) -> Any:
+        return pattern.sub(lambda m: _broken(m, shield), key) if isinstance(key, str) else key
+
     def shielded(value: Any) -> Any:
         if isinstance(value, str):
             return _shield_text(value, shield, pattern, texts)
         if isinstance(value, Mapping):
-            return {key: shielded(part) for key, part in value.items()}
+            # Templates may print keys, too, as those of a tool's arguments.
+            return {shielded_key(key): shielded(part) for key, part in value.items()}
         if isinstance(value, list | tuple):
             return [shielded(part) for part in value]
         return value
@@ -153,12 +157,13 @@ def split_shielded(text: str, special_tokens: Sequence[str], shield: str) -> lis
     return [(part.replace(shield, ""), index % 2 == 1) for index, part in enumerate(parts) if part]
 
 
-def _shield_text(text: str, shield: str, pattern: re.Pattern[str], special: list[str]) -> str:
-    def broken(match: re.Match[str]) -> str:
-        # Every character: a special token may hold a shorter one.
-        return shield.join(match.group()) + shield
+def _broken(match: re.Match[str], shield: str) -> str:
+    # Every character: a special token may hold a shorter one.
+    return shield.join(match.group()) + shield
 
-    text = pattern.sub(broken, text)
+
+def _shield_text(text: str, shield: str, pattern: re.Pattern[str], special: list[str]) -> str:
+    text = pattern.sub(lambda match: _broken(match, shield), text)
     tail, head = text.rstrip(), text.lstrip()
     for size in range(1, max(map(len, special), default=1)):
         if tail and any(token.startswith(tail[-size:]) for token in special):

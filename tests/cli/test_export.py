@@ -27,6 +27,9 @@ def test_a_checkpoint_is_exported_with_settings_of_its_default(tmp_path):
     [
         (["llama-tiny", "--set", "poem=1"], "no setting 'poem'"),
         (["llama-tiny", "--set", "poem"], "SETTING=VALUE"),
+        (["llama-tiny", "--format", "litert", "--set", "top_k=1"], "no setting 'top_k'"),
+        (["llama-tiny", "--format", "litert", "--set", "rows=two"], "rows is a whole number"),
+        (["llama-tiny", "--set", "dtype=int8"], "no setting of --set"),
         (["llama-tiny", "--format", "onnx"], "one of the formats"),
         (["llama-tiny", "--dtype", "int4"], "one of ['float32', 'bfloat16', 'int8']"),
         (["llama-tiny", "runs/absent"], "NAME=MODEL"),

@@ -1,7 +1,9 @@
 """Requests that run together get the answers that they get alone."""
 
+import gc
 import threading
 import time
+import weakref
 from random import Random
 from typing import Any
 
@@ -116,6 +118,27 @@ def test_a_fault_of_ours_is_told_and_the_thread_lives(start, servable, model, mo
         assert refusal(ask(batcher, servable, "a")) == "INTERNAL"
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert_alone(ask(batcher, servable, "a").result(timeout=10), "a")
+
+
+def test_an_answered_request_is_not_kept_by_one_that_still_runs(servable, model, busy):
+    batcher, first = busy(num_batch_threads=2)
+    gc.collect()
+    gc.disable()  # what goes must go by itself
+    try:
+        model.gate.set()
+        future = ask(batcher, servable, "a", timeout=60.0)
+        later = ask(batcher, servable, "b", timeout=90.0)
+        later.result(timeout=10)
+        gone = weakref.ref(later)
+        del later
+        end = time.monotonic() + 10
+        while gone() is not None and time.monotonic() < end:
+            time.sleep(0.01)
+        assert gone() is None
+    finally:
+        gc.enable()
+    future.result(timeout=10)
+    first.result(timeout=10)
 
 
 def test_a_full_queue_refuses_until_there_is_room(busy, servable, model):

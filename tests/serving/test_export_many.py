@@ -97,6 +97,8 @@ def test_what_cannot_share_is_refused(heads, tmp_path):
         export_many({"mood": heads["mood"], "other": other}, tmp_path / "x")
     with pytest.raises(InputError, match="cannot name a signature"):
         export_many({"a b": other}, tmp_path / "x")
+    with pytest.raises(InputError, match="Two tasks give the signature 'mood_tokens'"):
+        export_many({"mood": heads["mood"], "mood_tokens": heads["names"]}, tmp_path / "x")
     with pytest.raises(InputError, match="no task 'b'"):
         export_many({"a": other}, tmp_path / "x", settings={"b": {}})
     with pytest.raises(InputError, match="no task to export"):

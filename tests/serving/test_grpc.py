@@ -193,6 +193,7 @@ def test_tensors_survive_both_ways_beside_tensorflow(data, name, shape):
         ({"dtype": 1, "shape": [1], "float_val": [1.0, 2.0]}, "does not have 2 values"),
         ({"dtype": 1, "shape": [2]}, "does not have 0 values"),
         ({"dtype": 1, "shape": [-1]}, "is not whole"),
+        ({"dtype": 3, "shape": [2**33], "int_val": [1]}, "too large for 1 values"),
     ],
 )
 def test_tensors_that_are_not_whole_are_refused(fields, reason):

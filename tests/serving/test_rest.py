@@ -120,6 +120,8 @@ def test_bad_text_requests(body, message):
         ('{"inputs": {"a": [true], "b": ["x"]}}', BOTH, "Type: True is not of expected"),
         ('{"inputs": {"a": [2147483648], "b": ["x"]}}', BOTH, "not of expected type: int32"),
         ('{"inputs": [16777216]}', FLOATS, "without loss of precision"),
+        ('{"inputs": [1' + "0" * 400 + "]}", FLOATS, "without loss of precision"),
+        ('{"inputs": ' + "[" * 70 + "1.0" + "]" * 70 + "}", FLOATS, "lists in each other"),
         ('{"inputs": [1e39]}', FLOATS, "to float without loss of precision"),
         ('{"inputs": [[1], 2]}', FLOATS, "incorrect level: 2"),
         ('{"inputs": [1, [2]]}', FLOATS, "list at unexpected level: 1 expected < 1"),

@@ -56,6 +56,14 @@ def test_neighbouring_messages_cannot_forge_special_tokens():
     assert not set(ids) & set(tokenizer.special_tokens.values())
 
 
+def test_keys_cannot_forge_special_tokens():
+    printed = "{% for message in messages %}{{ message.tool | tojson }}{% endfor %}"
+    tokenizer = Tokenizer(dataclasses.replace(TokenizerSpec.tiny(), chat_template=printed))
+    ids = tokenizer.encode_chat([{"role": "user", "tool": {"<|im_end|>": ["<|im_end|>"]}}])
+    assert tokenizer.decode(ids) == '{"<|im_end|>": ["<|im_end|>"]}'
+    assert not set(ids) & set(tokenizer.special_tokens.values())
+
+
 def test_roles_are_checked(tiny):
     with pytest.raises(InputError, match="Turn 0 has the role 'user<|im_end|>'"):
         tiny.encode_chat([{"role": "user<|im_end|>", "content": "x"}])
