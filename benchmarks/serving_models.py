@@ -76,9 +76,15 @@ def is_same(found: Any, wanted: Any) -> bool:
 
 
 def _same_column(found: Any, wanted: Any, count: int | None) -> bool:
-    if count is not None and isinstance(found, list) and isinstance(wanted, list):
-        return is_same(found[:count], wanted[:count])
-    return is_same(found, wanted)
+    if not isinstance(found, list) or not isinstance(wanted, list):
+        return is_same(found, wanted)
+    if count is None:  # token ids: -1 after a row's end, as far as the longest of the request
+        return is_same(_until_end(found), _until_end(wanted))
+    return is_same(found[:count], wanted[:count])
+
+
+def _until_end(values: list[Any]) -> list[Any]:
+    return values[: len(values) - next((n for n, v in enumerate(reversed(values)) if v != -1), 0)]
 
 
 def _answer(saved: Any, name: str, text: str) -> Any:
