@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .chat_text import Chats
+from .http_body import TooLargeError, read_body
 from .openai_chat import answer_chat
 from .openai_completions import answer_completion
 from .openai_embeddings import answer_embeddings
@@ -91,18 +92,11 @@ async def _while_wanted(request: Request, work: Awaitable[Response]) -> Response
 
 
 async def _read(request: Request, limit: int, timeout: float) -> bytes:
-    body, size = bytearray(), 0
     try:
-        async with asyncio.timeout(timeout):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size <= limit:
-                    body += chunk
-                elif size > 4 * limit:
-                    break  # read on for a while: a client that still sends sees no answer
+        return await read_body(request, most=limit, timeout=timeout)
     except TimeoutError:
         text = f"The request did not arrive within {timeout:g} seconds."
         raise OpenAiError(408, text, code="timeout") from None
-    if size > limit:
-        raise OpenAiError(413, f"The request is larger than {limit} bytes.", code="too_large")
-    return bytes(body)
+    except TooLargeError:
+        text = f"The request is larger than {limit} bytes."
+        raise OpenAiError(413, text, code="too_large") from None

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from .examples import as_input, check_verb, classes_of, examples_of, values_of
+from .http_body import TooLargeError, read_body
 from .limits import Limits
 from .refused import Refused
 from .rest import (
@@ -73,7 +74,7 @@ class RestRoutes:
         if not path.lower().startswith("/v1/"):
             raise RestError(404, f"Not found: {method} {path}; the API is under /v1/models")
         if method == "POST" and (match := _POST.fullmatch(path)):
-            body = await read_body(request, limits=self._limits)
+            body = await _read(request, limits=self._limits)
             verb = self._predict if match["verb"].lower() == "predict" else self._classify
             return await verb(request, match, body)
         if method in ("GET", "HEAD") and (match := _GET.fullmatch(path)):
@@ -155,27 +156,15 @@ class RestRoutes:
         return self._served.use(match["name"], version=_version(match), label=match["label"])
 
 
-async def read_body(request: Request, *, limits: Limits) -> bytes:
-    """Gives a request's body.
-
-    Raises:
-        RestError: 413, it is too large; 408, it does not arrive in time.
-    """
-    body, size, most = bytearray(), 0, limits.max_request_bytes
+async def _read(request: Request, *, limits: Limits) -> bytes:
+    most, timeout = limits.max_request_bytes, limits.timeout
     try:
-        async with asyncio.timeout(limits.timeout):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size <= most:
-                    body += chunk
-                elif size > 4 * most:
-                    break  # read on for a while: a client that still sends does not see the answer
+        return await read_body(request, most=most, timeout=timeout)
     except TimeoutError:
-        text = f"The request did not arrive within {limits.timeout:g} seconds"
-        raise RestError(408, text) from None
-    if size > most:
-        raise RestError(413, f"The request is larger than {most} bytes; send fewer rows")
-    return bytes(body)
+        raise RestError(408, f"The request did not arrive within {timeout:g} seconds") from None
+    except TooLargeError:
+        text = f"The request is larger than {most} bytes; send fewer rows"
+        raise RestError(413, text) from None
 
 
 async def _answer_or_gone(request: Request, future: Future) -> dict[str, np.ndarray]:
