@@ -42,6 +42,17 @@ def _export(
     dtype: Annotated[
         str, typer.Option(help="How weights are stored: float32, bfloat16 or int8.")
     ] = "float32",
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SUITE_OR_FILE",
+            help="Measure what was written, and what it loses, on a suite (its name or file, or "
+            "labelled examples) and write that into its signature.json; repeatable.",
+        ),
+    ] = None,
+    measure_limit: Annotated[
+        int | None, typer.Option(min=1, help="With --measure: take the first N examples.")
+    ] = None,
 ) -> None:
     """Write a SavedModel that takes strings and gives answers, for TF Serving."""
     settings = dict(map(_setting, set_ or ()))
@@ -50,11 +61,43 @@ def _export(
     if len(models) > 1:
         if settings or format_ != "tf_saved_model" or dtype != "float32":
             raise InputError("Several models in one export take no --set, --format or --dtype.")
+        if measure:
+            raise InputError("Several models in one export are not measured; leave --measure out.")
         print(f"exported {_export_many(models, output)}")
         return
+    if measure and format_ != "tf_saved_model":
+        raise InputError("--measure asks a SavedModel; leave it or --format out.")
     model = _load(models[0])
+    suites = _suites(measure, model, measure_limit) if measure else []
     told = {"evaluation": _evaluation(models[0])} if format_ == "tf_saved_model" else {}
-    print(f"exported {model.export(output, format=format_, dtype=dtype, **told, **settings)}")
+    folder = model.export(output, format=format_, dtype=dtype, **told, **settings)
+    print(f"exported {folder}")
+    if suites:
+        _measure(folder, suites, model, measure_limit)
+
+
+def _suites(names: list[str], model, limit: int | None) -> list:
+    """Gives the suites; what does not fit the model is said before anything is written."""
+    from llama_keras.serving.export_quality import suites_for
+
+    return suites_for(names, model=model, limit=limit)
+
+
+def _measure(folder: Path, suites: list, model, limit: int | None) -> None:
+    from llama_keras.serving.export_quality import measure_export
+
+    found = measure_export(folder, suites, model=model, limit=limit)
+    print(f"{found['bytes'] / 1e6:.1f} MB")
+    for name, suite in found["suites"].items():
+        for metric, value in suite["metrics"].items():
+            loss = suite["loss"].get(metric)
+            lost = f", loss {loss['value']:.4f} ({_range(loss)})" if loss else ""
+            print(f"{name}: {metric} {value['value']:.4f} ({_range(value)}), n {suite['n']}{lost}")
+        print(f"{name}: one request {suite['latency']['p50_ms']:.1f} ms (median)")
+
+
+def _range(value: dict[str, Any]) -> str:
+    return f"{value['low']:.4f} – {value['high']:.4f}"
 
 
 def _export_many(models: list[str], output: Path) -> Path:
