@@ -143,10 +143,7 @@ def _load(model: str):
     if file.suffix == ".keras" and file.is_file():
         from llama_keras.tasks.task import Task
 
-        task = Task.load(file)
-        if getattr(task.backbone, "_lora_enabled_layers", None):
-            task.merge_lora()  # else every request would add the updates to the weights anew
-        return task
+        return Task.load(file)
     from llama_keras.tasks import CausalLM
 
     try:

@@ -13,6 +13,7 @@ from llama_keras.serving.export_manifest import record, write_manifest
 from llama_keras.serving.signature_parts import Signatures
 from llama_keras.serving.signatures import EXPORT_SETTINGS, SIGNATURES
 from llama_keras.serving.warmup import write_warmup
+from llama_keras.training.adapters import merged_lora
 
 FORMATS = ("tf_saved_model", "litert")
 
@@ -30,6 +31,7 @@ def export_task(
 
     Each weight is written once, and nothing of Keras is in the file: the C++ loader does not
     restore Keras variables that hang on a Keras object, so only the raw TensorFlow variables do.
+    LoRA updates are added to the weights that they adapt; the task keeps them.
     The folder appears under its name only when it is complete.
 
     Args:
@@ -58,7 +60,7 @@ def export_task(
         return export_litert(model, directory, dtype=dtype, **settings)
     target = version_folder(directory)
     _check_kind(model)
-    with stored_as(dtype, model) as variables:
+    with merged_lora(model), stored_as(dtype, model) as variables:
         signatures = signatures_of(model, **settings)
         told = record(model, signatures, evaluation=evaluation)
         return write_export(

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from llama_keras.errors import InputError
+from llama_keras.training.adapters import weights_without_lora
 
 # Smaller ones are no gain.
 _SMALLEST = 4096
@@ -93,8 +94,8 @@ def stored_as(dtype: str, model) -> Iterator[list[tf.Variable]]:
     if dtype not in STORED:
         raise InputError(f"Weights are stored as one of {list(STORED)}; received {dtype!r}.")
     make, replaced = STORED[dtype], []
-    large = [v for v in model.backbone.weights if _is_large(v.value)]
-    kept = {id(v): [v.value] for v in model.weights}
+    large = [v for v in weights_without_lora(model.backbone) if _is_large(v.value)]
+    kept = {id(v): [v.value] for v in weights_without_lora(model)}
     try:
         for variable in large:
             if make is None:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from llama_keras.errors import InputError
 from llama_keras.serving.manifest import MANIFEST_FILE
 from llama_keras.serving.signature_parts import Signatures
+from llama_keras.training.adapters import weights_without_lora
 
 PACKAGES = ("llama-keras", "tensorflow", "tensorflow-text", "keras")
 
@@ -27,7 +28,7 @@ def record(
         signatures: its own.
         evaluation: part of the data to metrics, as `metrics.json` of a run has them.
     """
-    asked = signatures.example_text
+    asked, weights = signatures.example_text, weights_without_lora(model)
     asked = {"text": asked} if isinstance(asked, str) else asked
     columns = {name: tf.constant([text]) for name, text in asked.items()}
     answer = signatures.functions["serving_default"](**columns)
@@ -46,8 +47,8 @@ def record(
         },
         "dtype": model.backbone.compute_dtype,
         "weights": {
-            "sha256": weights_sha256(model.weights),
-            "parameters": int(sum(np.prod(variable.shape) for variable in model.weights)),
+            "sha256": weights_sha256(weights),
+            "parameters": int(sum(np.prod(variable.shape) for variable in weights)),
         },
         "tokenizer": {
             "sha256": hashlib.sha256(model.tokenizer.spec.to_json().encode()).hexdigest()

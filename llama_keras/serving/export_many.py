@@ -12,6 +12,7 @@ from llama_keras.errors import InputError
 from llama_keras.serving.export import signatures_of, version_folder, write_export
 from llama_keras.serving.export_manifest import content, record, weights_sha256
 from llama_keras.serving.signature_def import DEFAULT_SIGNATURE
+from llama_keras.training.adapters import merged_lora, weights_without_lora
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -49,13 +50,16 @@ def export_many(
 
     Raises:
         InputError: a name or a setting is wrong, the folder exists, or a task's backbone has other
-            weights than the first's, as after full fine-tuning or LoRA.
+            weights than the first's, as after full fine-tuning or LoRA of its own.
     """
     _check_names(tasks, settings or {}, evaluation or {})
     target = version_folder(directory)
     first = next(iter(tasks))
     functions, trackables, manifests, examples = {}, {}, {}, {}
     with ExitStack() as stack:
+        backbones = {id(task.backbone): task for task in tasks.values()}
+        for task in backbones.values():
+            stack.enter_context(merged_lora(task))
         variables = stack.enter_context(_shared_variables(tasks))
         for name, task in tasks.items():
             signatures = signatures_of(task, **(settings or {}).get(name, {}))
@@ -102,22 +106,24 @@ def _shared_variables(tasks: Mapping[str, Any]) -> Iterator[list[tf.Variable]]:
         All variables that they read, each once.
     """
     # A probe keeps the blocks below the one that it reads: the deepest has those of all.
-    first = max(tasks, key=lambda name: len(tasks[name].backbone.weights))
-    known = {content(variable): variable.value for variable in tasks[first].backbone.weights}
+    first = max(tasks, key=lambda name: len(weights_without_lora(tasks[name].backbone)))
+    shared = weights_without_lora(tasks[first].backbone)
+    known = {content(variable): variable.value for variable in shared}
     replaced = []
     try:
         for name in tasks:
             backbone = tasks[name].backbone
             if backbone is tasks[first].backbone:
                 continue
-            for variable in backbone.weights:
+            for variable in weights_without_lora(backbone):
                 same = known.get(content(variable))
                 if same is None:
                     raise InputError(_other_weights(first, name, variable.path))
                 replaced.append((variable, variable.value))
                 # Keras has no way to say this; a graph reads what stands here when it is traced.
                 variable._value = same
-        own = {id(v.value): v.value for task in tasks.values() for v in task.weights}
+        all_weights = [v for task in tasks.values() for v in weights_without_lora(task)]
+        own = {id(variable.value): variable.value for variable in all_weights}
         yield list(own.values())
     finally:
         for variable, value in replaced:
@@ -148,7 +154,8 @@ def _renamed(
 def _told_of_all(manifests: Mapping[str, dict], tasks: Mapping[str, Any]) -> dict[str, Any]:
     """Gives the manifest: what holds for all, the first one's example, and each head's own."""
     first = next(iter(manifests.values()))
-    weights = {id(v.value): v for task in tasks.values() for v in task.weights}.values()
+    all_weights = [v for task in tasks.values() for v in weights_without_lora(task)]
+    weights = {id(v.value): v for v in all_weights}.values()
     signatures = {
         key: value for told in manifests.values() for key, value in told["signatures"].items()
     }

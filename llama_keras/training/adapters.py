@@ -101,11 +101,7 @@ def merge_lora(task: Adapted) -> None:
         InputError: There are no updates, or their weights are quantized.
     """
     layers = _adapted_layers(task.backbone)
-    if quantized := [layer.path for layer in layers if layer.quantization_mode]:
-        raise InputError(
-            f"The weights of {some(quantized)} are quantized and would lose the updates to "
-            "rounding. Load the model unquantized, load the adapter, merge, then quantize."
-        )
+    _check_not_quantized(layers)
     with _one_collection():
         for layer in layers:
             _merge(layer)
@@ -114,6 +110,41 @@ def merge_lora(task: Adapted) -> None:
         layer.trainable = False  # setting what is set already would not reach the variables
         layer.trainable = True
     renew_optimizer(task)
+
+
+@contextlib.contextmanager
+def merged_lora(task) -> Iterator[None]:
+    """Has a task read merged weights while the block runs; what is traced in it has no updates.
+
+    The task is as it was afterwards. The updates stay among its weights: `weights_without_lora`.
+
+    Args:
+        task: any task, with or without updates.
+
+    Raises:
+        InputError: weights with updates are quantized.
+    """
+    layers = [layer for layer in _layers(task.backbone) if getattr(layer, "lora_enabled", False)]
+    _check_not_quantized(layers)
+    replaced = []
+    try:
+        for layer in layers:
+            name = _adapted_name(layer)
+            values = ops.convert_to_numpy(_merged(layer, name))
+            layer.lora_enabled = False
+            weight = getattr(layer, name)
+            replaced.append((layer, weight, weight.value))
+            # Keras has no way to say this; a graph reads what stands here when it is traced.
+            weight._value = type(weight)(values, dtype=weight.dtype, name=weight.name).value
+        yield
+    finally:
+        for layer, weight, value in replaced:
+            weight._value, layer.lora_enabled = value, True
+
+
+def weights_without_lora(model) -> list:
+    """Gives the weights of a task or backbone that are there once LoRA's updates are merged."""
+    return [weight for weight in model.weights if not is_update(weight)]
 
 
 def renew_optimizer(task: Adapted) -> None:
@@ -132,9 +163,12 @@ def renew_optimizer(task: Adapted) -> None:
     task.optimizer = new
 
 
+def _layers(backbone) -> list:
+    return list(backbone._flatten_layers(include_self=False))
+
+
 def _adapted_layers(backbone) -> list:
-    layers = backbone._flatten_layers(include_self=False)
-    adapted = [layer for layer in layers if getattr(layer, "lora_enabled", False)]
+    adapted = [layer for layer in _layers(backbone) if getattr(layer, "lora_enabled", False)]
     if not adapted:
         raise InputError(
             "The backbone has no LoRA updates; fit with strategy='lora', or load an adapter, first."
@@ -154,13 +188,31 @@ def _adapted_projections(backbone) -> dict[str, Any]:
     return found
 
 
-def _merge(layer) -> None:
-    name = "kernel" if hasattr(layer, "lora_kernel_a") else "embeddings"
+def _check_not_quantized(layers: Iterable) -> None:
+    if quantized := [layer.path for layer in layers if layer.quantization_mode]:
+        raise InputError(
+            f"The weights of {some(quantized)} are quantized and would lose the updates to "
+            "rounding. Load the model unquantized, load the adapter, merge, then quantize."
+        )
+
+
+def _adapted_name(layer) -> str:
+    return "kernel" if hasattr(layer, "lora_kernel_a") else "embeddings"
+
+
+def _merged(layer, name: str):
+    """Gives the weight that an update adapts, with the update, in the weight's dtype."""
     a, b = (getattr(layer, f"lora_{name}_{side}") for side in "ab")
     update = layer.lora_alpha / layer.lora_rank * ops.matmul(a, b)
+    weight = getattr(layer, f"_{name}")  # the variable; without the underscore it is the sum
+    return ops.cast(ops.cast(weight, "float32") + update, weight.dtype)
+
+
+def _merge(layer) -> None:
+    name = _adapted_name(layer)
+    values = _merged(layer, name)
     layer.lora_enabled, layer.lora_rank, layer.lora_alpha = False, None, None
-    weight = getattr(layer, name)  # the variable, now that LoRA is off
-    weight.assign(ops.cast(ops.cast(weight, "float32") + update, weight.dtype))
+    getattr(layer, name).assign(values)  # the variable, now that LoRA is off
     for side in "ab":
         delattr(layer, f"lora_{name}_{side}")
 
