@@ -9,7 +9,7 @@ from .chat_decoding import Answer, answer_scored, answer_stepwise, answer_whole
 from .chat_text import Chats, ChatText
 from .openai_answers import head_of, json_response, rows_of, stream, usage_of
 from .openai_errors import OpenAiError
-from .openai_logprobs import chat_logprobs, score
+from .openai_logprobs import chat_logprobs, score, scores_so_far
 from .openai_schema import ChatRequest
 from .served import Servable
 
@@ -59,20 +59,36 @@ async def _events(chats: Chats, asked: ChatRequest):
         head = head_of("chat.completion.chunk", "chatcmpl", servable)
         head |= {"usage": None} if asked.with_usage else {}
 
-        def event(index: int, delta: dict[str, str], reason: str | None = None) -> dict[str, Any]:
-            choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        async def event(index: int, delta: dict[str, str], reason: str | None = None):
+            logprobs = (
+                await told(index) if asked.logprobs and (delta.get("content") or reason) else None
+            )
+            choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
             return {**head, "choices": [choice]}
 
+        async def told(index: int) -> dict[str, Any] | None:
+            """Gives the `logprobs` of the tokens that have come since the last ones."""
+            whole = ids + total[index].token_ids
+            first, top = ends[index], asked.top_logprobs or 0
+            ends[index] = len(whole)
+            if first == len(whole):
+                return None
+            scores = await scores_so_far(
+                chats.served, servable, ids, total[index], top=top, with_prompt=False
+            )
+            return chat_logprobs(chat, whole, scores, first=first, top=top)
+
         total = [Answer("", [], [], None) for _ in rows]
+        ends = [len(ids)] * len(rows)
         news = answer_stepwise(chats.served, servable, rows, stop=asked.stops, chat=chat)
         async for index, new in news:
             if not total[index].token_ids:
-                yield event(index, {"role": "assistant", "content": ""})
+                yield await event(index, {"role": "assistant", "content": ""})
             total[index].add(new)
             if new.text:
-                yield event(index, {"content": new.text})
+                yield await event(index, {"content": new.text})
             if new.finish_reason:
-                yield event(index, {}, new.finish_reason)
+                yield await event(index, {}, new.finish_reason)
         if asked.with_usage:
             yield {**head, "choices": [], "usage": usage_of([ids], total)}
 

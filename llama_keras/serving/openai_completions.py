@@ -18,7 +18,7 @@ from .chat_decoding import (
 from .chat_text import Chats, ChatText
 from .openai_answers import check_length, head_of, json_response, rows_of, stream, usage_of
 from .openai_errors import OpenAiError
-from .openai_logprobs import TokenScores, completion_logprobs, score
+from .openai_logprobs import TokenScores, completion_logprobs, score, scores_so_far
 from .openai_schema import CompletionRequest
 from .served import Servable
 
@@ -64,15 +64,18 @@ async def _events(chats: Chats, asked: CompletionRequest):
         head |= {"usage": None} if asked.with_usage else {}
         each = asked.n or 1
 
-        def event(index: int, text: str, reason: str | None) -> dict[str, Any]:
-            choice = {"text": text, "index": index, "logprobs": None, "finish_reason": reason}
+        def event(index: int, text: str, reason: str | None, logprobs: Any) -> dict[str, Any]:
+            choice = {"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason}
             return {**head, "choices": [choice]}
 
         total = [Answer("", [], [], None) for _ in range(len(ids) * each)]
+        rest = _Rest(chats, servable, chat, asked)
         if asked.limit:
             rows = rows_of(asked, chat, ids, limit=asked.limit)
             news = answer_stepwise(chats.served, servable, rows, stop=asked.stops, chat=chat)
         else:
+            for prompt in ids:
+                check_length(prompt, chat, new=0)
             news = _nothing(len(total))
         echoed = set()
         async for index, new in news:
@@ -82,9 +85,36 @@ async def _events(chats: Chats, asked: CompletionRequest):
                 echoed.add(index)
                 text = prompts[index // each].text + text
             if text or new.finish_reason:
-                yield event(index, text, new.finish_reason)
+                logprobs = await rest.told(index, prompts[index // each], total[index])
+                yield event(index, text, new.finish_reason, logprobs)
         if asked.with_usage:
             yield {**head, "choices": [], "usage": usage_of(ids, total)}
+
+
+class _Rest:
+    """Tells of each token of a stream's choices once, with the text that comes next."""
+
+    def __init__(self, chats: Chats, servable: Servable, chat: ChatText, asked: CompletionRequest):
+        self._chats, self._servable, self._chat, self._asked = chats, servable, chat, asked
+        self._next: dict[int, int] = {}
+
+    async def told(self, index: int, prompt: _Prompt, answer: Answer) -> dict[str, Any] | None:
+        """Gives the `logprobs` of what is new of a choice, None where nobody asked for them."""
+        asked, length = self._asked, len(prompt.ids)
+        first = self._next.get(index, 0 if asked.echo else length)
+        end = length + len(answer.token_ids)
+        if asked.logprobs is None or first == end:
+            return None
+        scores = await scores_so_far(
+            self._chats.served,
+            self._servable,
+            prompt.ids,
+            answer,
+            top=asked.logprobs,
+            with_prompt=first < length,
+        )
+        self._next[index] = end
+        return _logprobs(self._chat, asked, prompt, answer, scores, first=first)
 
 
 async def _nothing(rows: int):
@@ -160,15 +190,24 @@ async def _scored(chats: Chats, servable: Servable, rows: Sequence[list[int]]):
 
 
 def _logprobs(
-    chat: ChatText, asked: CompletionRequest, prompt: _Prompt, answer: Answer, scores: TokenScores
+    chat: ChatText,
+    asked: CompletionRequest,
+    prompt: _Prompt,
+    answer: Answer,
+    scores: TokenScores,
+    *,
+    first: int | None = None,
 ) -> dict[str, Any]:
     ids = prompt.ids + answer.token_ids
+    begin = 0 if asked.echo else len(prompt.ids)
     unseen = {place for place in range(len(prompt.ids), len(ids)) if chat.is_special(ids[place])}
     return completion_logprobs(
         chat,
         ids,
         scores,
-        first=0 if asked.echo else len(prompt.ids),
+        first=begin if first is None else first,
+        begin=begin,
         top=asked.logprobs or 0,
         hidden=prompt.hidden | unseen,
+        ended=answer.finish_reason is not None,
     )

@@ -10,7 +10,7 @@ from .openai_answers import json_response
 from .openai_errors import OpenAiError
 from .openai_schema import EmbeddingRequest
 
-_SIGNATURE = "embed"
+_SIGNATURE, _COUNT = "embed", "count_tokens"
 
 
 async def answer_embeddings(chats: Chats, asked: EmbeddingRequest) -> Response:
@@ -27,15 +27,15 @@ async def answer_embeddings(chats: Chats, asked: EmbeddingRequest) -> Response:
             )
         found = await run(chats.served, servable, _SIGNATURE, text=strings(texts))
         tokens = None
-        if "tokenize" in known:
-            counted = await run(chats.served, servable, "tokenize", text=strings(texts))
-            tokens = int(np.sum(counted["token_ids"] >= 0))
+        if _COUNT in known:
+            counted = await run(chats.served, servable, _COUNT, text=strings(texts))
+            tokens = int(np.sum(counted["num_tokens"]))
         name = servable.name
     data = [
         {"object": "embedding", "index": index, "embedding": _ENCODED[asked.encoding_format](row)}
         for index, row in enumerate(found["embedding"])
     ]
-    # An export without `tokenize` cannot say how many tokens it read.
+    # An older export cannot say how many tokens it read.
     usage = None if tokens is None else {"prompt_tokens": tokens, "total_tokens": tokens}
     return json_response({"object": "list", "data": data, "model": name, "usage": usage})
 

@@ -1,12 +1,14 @@
 """How likely each token of a prompt and its answer is, in the two shapes that OpenAI's API has."""
 
 import codecs
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .chat_decoding import Answer
 from .chat_text import ChatText, run
 from .served import Servable, ServedModels
 
@@ -45,16 +47,45 @@ async def score(
     ]
 
 
-def token_texts(chat: ChatText, ids: Sequence[int], *, hidden: frozenset[int]) -> list[list[Any]]:
+async def scores_so_far(
+    served: ServedModels,
+    servable: Servable,
+    prompt: Sequence[int],
+    answer: Answer,
+    *,
+    top: int,
+    with_prompt: bool,
+) -> TokenScores:
+    """Gives the scores of a prompt and what has come of its answer, while that grows.
+
+    Args:
+        served, servable: who runs it.
+        prompt: token ids.
+        answer: with the log-probabilities that decoding found.
+        top: how many of the likeliest tokens are told; where any is, all is read anew.
+        with_prompt: whether the prompt's own scores are told; else they are NaN, unless read.
+    """
+    whole = [*prompt, *answer.token_ids]
+    if top or with_prompt:
+        (found,) = await score(served, servable, [whole])
+        return found
+    values = [math.nan] * (len(prompt) - 1) + answer.log_probabilities
+    return TokenScores(values, [[]] * len(whole), [[]] * len(whole))
+
+
+def token_texts(
+    chat: ChatText, ids: Sequence[int], *, hidden: frozenset[int], ended: bool = True
+) -> list[list[Any]]:
     """Gives the text of each token and the character at which it begins: lists of two.
 
     A character of several tokens is the text of the last of them; the ones before have none.
-    What is left of one at the end is U+FFFD.
+    What is left of one at the end is U+FFFD, unless more tokens are to come.
 
     Args:
         chat: the export's tokenizer.
         ids: the tokens.
         hidden: places of tokens that are no part of the text; they are called by their names.
+        ended: whether no more tokens are to come.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     at, at_start, found = 0, True, []
@@ -64,7 +95,7 @@ def token_texts(chat: ChatText, ids: Sequence[int], *, hidden: frozenset[int]) -
         text = data.decode("utf-8", "replace") if place in hidden else decoder.decode(data)
         found.append([text, at])
         at += 0 if place in hidden else len(text)
-    if found and (rest := decoder.decode(b"", final=True)):
+    if found and ended and (rest := decoder.decode(b"", final=True)):
         found[-1][0] += rest
     return found
 
@@ -77,8 +108,10 @@ def completion_logprobs(
     first: int,
     top: int,
     hidden: frozenset[int],
+    begin: int | None = None,
+    ended: bool = True,
 ) -> dict[str, list[Any]]:
-    """Gives the `logprobs` of a choice of `/v1/completions`.
+    """Gives the `logprobs` of a choice of `/v1/completions`, or of a part of one in a stream.
 
     Args:
         chat: the export's tokenizer.
@@ -86,10 +119,12 @@ def completion_logprobs(
         scores: of `ids`.
         first: place of the first token that is told of.
         top: how many of the likeliest tokens are told.
-        hidden: see `token_texts`.
+        hidden, ended: see `token_texts`.
+        begin: place of the token with which the choice's text begins; None: it is `first`.
     """
-    texts = token_texts(chat, ids, hidden=hidden)
-    start = texts[first][1] if first < len(texts) else 0
+    texts = token_texts(chat, ids, hidden=hidden, ended=ended)
+    begin = first if begin is None else begin
+    start = texts[begin][1] if begin < len(texts) else 0
     places = range(first, len(ids))
     return {
         "tokens": [texts[place][0] for place in places],

@@ -122,8 +122,6 @@ class CompletionRequest(_Generation):
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
-        if self.stream and self.logprobs is not None:
-            raise ValueError("logprobs are not streamed; leave out stream or logprobs")
         if len(self.prompts) * (self.n or 1) > MAX_CHOICES:
             raise ValueError(f"prompts times n are at most {MAX_CHOICES}; send several requests")
         return self
@@ -154,8 +152,6 @@ class ChatRequest(_Generation):
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
-        if self.stream and self.logprobs:
-            raise ValueError("logprobs are not streamed; leave out stream or logprobs")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs is for requests with logprobs: true")
         return self

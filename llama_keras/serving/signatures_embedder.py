@@ -11,14 +11,16 @@ from llama_keras.serving.signature_parts import (
     text_features,
     tokens_signature,
 )
+from llama_keras.serving.vocabulary_signatures import count_signature
 
 
 def embedder_signatures(model) -> Signatures:
-    """Gives `serving_default` and `embed` (texts to vectors) and `tokens` (ids to vectors).
+    """Gives `serving_default` and `embed` (texts to vectors), `tokens`, and `count_tokens`.
 
     Inputs and outputs, all with the batch B first:
         `text` string `(B,)` → `embedding` float32 `(B, E)`.
         `token_ids`, `padding_mask` int32 `(B, T)` → `embedding` float32 `(B, E)`.
+        `text` string `(B,)` → `num_tokens` int32 `(B,)`, the tokens that are read.
     """
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
@@ -31,6 +33,7 @@ def embedder_signatures(model) -> Signatures:
             "serving_default": embed,
             "embed": embed,
             "tokens": tokens_signature(model, output="embedding"),
+            "count_tokens": count_signature(model),
         },
         trackables={"tokenizer": model.tokenizer.graph},
         labels=(),

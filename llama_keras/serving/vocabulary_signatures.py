@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from llama_keras.serving.signature_parts import text_features
+
 
 def vocabulary_signatures(tokenizer) -> dict[str, Callable]:
     """Gives `tokenize` and `vocabulary`.
@@ -38,6 +40,23 @@ def vocabulary_signatures(tokenizer) -> dict[str, Callable]:
         return {"piece_bytes": tf.gather(texts.table, tf.where(known, token_ids, texts.size))}
 
     return {"tokenize": tokenize, "vocabulary": vocabulary}
+
+
+def count_signature(model) -> Callable:
+    """Gives `count_tokens`: `text` string `(B,)` → `num_tokens` int32 `(B,)`, what the task reads.
+
+    That is after cleaning and cutting, with the ids that begin and end a text.
+
+    Args:
+        model: a task that reads texts, see `signature_parts.text_features`.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def count_tokens(text):
+        mask = text_features(model, text)["padding_mask"]
+        return {"num_tokens": tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)}
+
+    return count_tokens
 
 
 def vocabulary_settings(tokenizer, *, start: int) -> dict[str, Any]:

@@ -55,5 +55,12 @@ def test_tokens_signature_and_manifest(exported):
     assert np.abs(np.array(answer["embedding"]) - model.predict(text, verbose=0)[0]).max() < 1e-5
 
 
+def test_a_server_counts_the_tokens_that_were_read(exported):
+    model, folder, _ = exported
+    counted = c_api_answers(folder, {"text": TEXTS}, signature="count_tokens")["num_tokens"]
+    read = [len(model.tokenizer.encode(text.lower())[:64]) for text in TEXTS]
+    assert counted == [max(count, 1) for count in read] and max(read) == 64  # "" is padding
+
+
 def test_the_graph_calls_no_python(exported):
     assert not {op for op in operations(exported[1]) if "PyFunc" in op}

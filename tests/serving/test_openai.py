@@ -207,6 +207,57 @@ def test_logprobs_without_echo_are_those_of_the_answer(model, http):
     assert all(len(entry["top_logprobs"]) == 2 for entry in content)
 
 
+COLUMNS = ("tokens", "token_logprobs", "text_offset", "top_logprobs")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"logprobs": 0}, {"logprobs": 2}, {"logprobs": 1, "echo": True}]
+)
+def test_streamed_logprobs_joined_are_those_of_the_whole_answer(http, settings):
+    asked = {"prompt": ["x", "née 🙂"], "max_tokens": 40, "n": 2, **SAMPLED, **settings}
+    whole = ask(http, "/completions", **asked)["choices"]
+    parts = [part["choices"][0] for part in events(http, "/completions", **asked)]
+    for choice in whole:
+        mine = [part for part in parts if part["index"] == choice["index"]]
+        assert "".join(part["text"] for part in mine) == choice["text"]
+        told = [part["logprobs"] for part in mine if part["logprobs"]]
+        joined = {name: [x for one in told for x in one[name]] for name in COLUMNS}
+        expected = choice["logprobs"]
+        for name in ("tokens", "text_offset"):
+            assert joined[name] == expected[name]
+        pairs = list(zip(joined["token_logprobs"], expected["token_logprobs"], strict=True))
+        assert all(b is None if a is None else abs(a - b) < 1e-3 for a, b in pairs)
+        tops = zip(joined["top_logprobs"], expected["top_logprobs"], strict=True)
+        assert all((a or {}).keys() == (b or {}).keys() for a, b in tops)
+    assert len(parts) > len(whole)  # it did come in parts
+
+
+def test_a_streamed_prompt_alone_is_scored(http):
+    asked = {"prompt": "The née 🙂 sky", "max_tokens": 0, "echo": True, "logprobs": 1}
+    (choice,) = ask(http, "/completions", **asked)["choices"]
+    (part,) = events(http, "/completions", **asked)
+    assert part["choices"] == [choice]
+
+
+@pytest.mark.parametrize("top", [None, 2])
+def test_streamed_logprobs_of_a_chat(http, top):
+    asked = {"messages": MESSAGES, "max_tokens": 30, "logprobs": True, "n": 2, **SAMPLED}
+    asked |= {} if top is None else {"top_logprobs": top}
+    whole = ask(http, "/chat/completions", **asked)["choices"]
+    parts = [part["choices"][0] for part in events(http, "/chat/completions", **asked)]
+    for choice in whole:
+        mine = [part["logprobs"] for part in parts if part["index"] == choice["index"]]
+        content = [entry for told in mine if told for entry in told["content"]]
+        expected = choice["logprobs"]["content"]
+        assert [entry["bytes"] for entry in content] == [entry["bytes"] for entry in expected]
+        values, others = ([entry["logprob"] for entry in each] for each in (content, expected))
+        np.testing.assert_allclose(values, others, atol=1e-3)
+        tokens = [
+            [[x["token"] for x in e["top_logprobs"]] for e in each] for each in (content, expected)
+        ]
+        assert tokens[0] == tokens[1]
+
+
 def test_our_own_harness_finds_the_sums_of_loglikelihood(model, url):
     pairs = [
         ("The sky is", " blue"),
@@ -237,12 +288,12 @@ class Vectors:
         vector = {"embedding": TensorSpec("", "float", (-1, 2))}
         self.signatures = {"embed": Signature(text, vector)}
         if with_tokens:
-            self.signatures["tokenize"] = self.signatures["embed"]
+            self.signatures["count_tokens"] = self.signatures["embed"]
 
     def run_arrays(self, signature, inputs):
         sizes = [len(text) for text in inputs["text"].tolist()]
-        if signature == "tokenize":
-            return {"token_ids": np.array([[1] * n + [-1] * (9 - n) for n in sizes], "int32")}
+        if signature == "count_tokens":
+            return {"num_tokens": np.array(sizes, "int32")}
         return {"embedding": np.array([[n, 0.5] for n in sizes], "float32")}
 
 
@@ -293,7 +344,8 @@ CHAT = {"messages": [{"role": "user", "content": "x"}]}
         ("completions", {"prompt": "x", "beam": 2}, 400, "beam", "not supported"),
         ("completions", {"prompt": "ab " * 3000}, 400, None, "shorten the prompt"),
         ("completions", {"prompt": "a" * 60_000}, 413, None, "larger than"),
-        ("completions", {"prompt": "x", "stream": True, "logprobs": 1}, 400, None, "streamed"),
+        ("completions", {"prompt": "ab " * 3000, "stream": True, "max_tokens": 0}, 400, None,
+         "shorten the prompt"),
         ("chat/completions", {"messages": []}, 400, "messages", "at least 1"),
         ("chat/completions", {"messages": [{"role": "boss", "content": "x"}]}, 400, None, "role"),
         ("chat/completions", {"messages": [{"role": "user"}]}, 400, "messages", "parts"),
