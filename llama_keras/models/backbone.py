@@ -13,6 +13,8 @@ from llama_keras import layers
 from llama_keras.errors import InputError
 from llama_keras.layers.masking import check_prefix
 from llama_keras.models.config import LlamaConfig
+from llama_keras.models.distribution import check_distribution
+from llama_keras.models.layout import layout_map
 
 INPUTS = ("token_ids", "padding_mask")
 OPTIONAL_INPUTS = ("segment_ids", "positions")
@@ -56,6 +58,7 @@ class LlamaBackbone(keras_hub.models.Backbone):
         rest = {k: v for k, v in arguments.items() if k not in names}
         if unknown := sorted(rest.keys() - {"name", "trainable"}):  # Keras would drop them silently
             raise InputError(f"LlamaBackbone has no argument {unknown[0]!r}; it has {list(names)}.")
+        check_distribution(config)
         if config.attention_mask == "prefix":
             functional = (*INPUTS, "prefix_mask")
         inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in functional}
@@ -122,6 +125,41 @@ class LlamaBackbone(keras_hub.models.Backbone):
         from llama_keras.models.presets import save_to_preset
 
         save_to_preset(preset_dir, backbone=self, tokenizer=tokenizer)
+
+    @staticmethod
+    def get_layout_map(
+        device_mesh,
+        model_parallel_dim_name: str = "model",
+        data_parallel_dim_name: str = "batch",
+        *,
+        config=None,
+    ):
+        """Gives the layout of a backbone's weights for `keras.distribution.ModelParallel` (JAX).
+
+        Heads, feed-forward network and vocabulary are split over the model axis, the model's width
+        over the data axis, and an optimizer's moments as their weights; norms, biases behind sums
+        and quantization scales lie whole on every device. `docs/distribution.md` has an example.
+
+        Args:
+            device_mesh: a `keras.distribution.DeviceMesh` with both axes, of size 1 or more.
+            model_parallel_dim_name, data_parallel_dim_name: the names of the axes.
+            config: a preset's name, a `LlamaConfig` or the arguments of a backbone. A dimension
+                that the devices of its axis do not divide is then kept whole, and so are query or
+                key-value heads of which an axis would split one. Without it everything is split,
+                and a backbone that does not divide is refused when it is made.
+
+        Returns:
+            A `keras.distribution.LayoutMap`.
+
+        Raises:
+            InputError: `device_mesh` is no mesh, lacks an axis, or `config` describes no backbone.
+        """
+        return layout_map(
+            device_mesh,
+            model_parallel_dim_name=model_parallel_dim_name,
+            data_parallel_dim_name=data_parallel_dim_name,
+            config=config,
+        )
 
     def truncated(self, num_layers: int) -> "LlamaBackbone":
         """Gives a copy that stops after `num_layers` blocks, with the same final norm.

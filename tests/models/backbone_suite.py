@@ -108,12 +108,12 @@ def real(output: Any, batch: dict) -> list[np.ndarray]:
     return [row[mask == 1] for row, mask in zip(numpy(output), batch["padding_mask"], strict=True)]
 
 
-def quantized(backbone: Any) -> Any:
+def quantized(backbone: Any, mode: str = "int8") -> Any:
     gc.freeze()  # Keras collects garbage after each layer: 8 s over all that a test run has made
     with warnings.catch_warnings():
         # Keras warns of every layer that has nothing to quantize.
         warnings.filterwarnings("ignore", message=".* does not have a `quantize` method")
-        backbone.quantize("int8")
+        backbone.quantize(mode)
     gc.unfreeze()
     return backbone
 
