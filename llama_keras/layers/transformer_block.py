@@ -3,6 +3,8 @@
 Axes: B batch, T tokens, S cache length, K key-value heads, D head size, E model width.
 """
 
+import functools
+
 import keras
 
 from llama_keras.errors import InputError
@@ -138,6 +140,18 @@ class TransformerBlock(keras.layers.Layer):
         fed = self.feed_forward(self.feed_forward_norm(hidden))
         hidden = hidden + self.dropout_layer(fed, training=training)
         return hidden if cache is None else (hidden, cache)
+
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        """Lets `keras.RematScope` see `hidden` alone.
+
+        JAX would trace `training`, on which Python branches; TensorFlow takes no keywords.
+        """
+        remade = super().rematerialized_call
+
+        def call(hidden, **rest):
+            return remade(functools.partial(layer_call, **rest), hidden)(hidden)
+
+        return call
 
     def compute_output_spec(self, hidden, bias=None, cos=None, sin=None, cache=None, **kwargs):
         """Gives the shapes without computing them."""
