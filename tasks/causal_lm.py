@@ -77,6 +77,8 @@ class CausalLM(LikelihoodScores, ObjectiveScores, FineTunedTask):
     ```
     """
 
+    objective = OBJECTIVES["causal"]
+
     def __init__(
         self, *, backbone: LlamaBackbone, tokenizer, jit_generate: bool | None = None, **kwargs
     ):
@@ -94,7 +96,7 @@ class CausalLM(LikelihoodScores, ObjectiveScores, FineTunedTask):
     def call(self, inputs, training=None):
         """Gives logits `(B, T, V)`, or `Scores`; see the class."""
         if "targets" in inputs:
-            return OBJECTIVES["causal"](self.backbone, inputs, training=training)
+            return self.objective(self.backbone, inputs, training=training)
         hidden = self.backbone(inputs, training=training)
         return self.backbone.token_embedding(hidden, reverse=True)
 

@@ -56,6 +56,7 @@ class Embedder(FineTunedTask):
     """
 
     cleans_text = True
+    loss_couples_rows = True
 
     def __init__(
         self,
@@ -158,27 +159,32 @@ class Embedder(FineTunedTask):
         return rows
 
     def _fit_steps(self, train, validation, *, batch_size, epochs, seed, **kwargs):
-        from llama_keras.data.pairs import view_batches
-
         if batch_size < 2 and len(train.views) < 3:
             raise InputError(
                 f"batch_size={batch_size} leaves no negatives: they are the other examples of a "
                 "batch. Take 2 or more, the more the better."
             )
-        if validation is not None:
-            _check_retrieval(validation)
-            validation, validation_steps = view_batches(validation, batch_size=batch_size, seed=0)
-            validation = validation.take(validation_steps)
-        dataset, steps = view_batches(train, batch_size=batch_size, seed=seed)
+        steps = -(-len(train.numbers) // batch_size)
         if not self.compiled:
             self.compile(total_steps=steps * epochs)
+        held_out = {}
+        if validation is not None:
+            _check_retrieval(validation)
+            held_out["validation_data"] = self._view_batches(validation, batch_size, seed=0)
+            held_out["validation_steps"] = -(-len(validation.numbers) // batch_size)
         return keras.Model.fit(
             self,
-            dataset,
+            self._view_batches(train, batch_size, seed=seed),
             steps_per_epoch=steps,
-            validation_data=validation,
             epochs=epochs,
-            **{"shuffle": False, **kwargs},
+            **{"shuffle": False, **held_out, **kwargs},
+        )
+
+    def _view_batches(self, rows, batch_size: int, *, seed: int):
+        from llama_keras.data.pairs import view_batches
+
+        return self.distributed(
+            lambda share: view_batches(rows, batch_size=batch_size, seed=seed, share=share)[0]
         )
 
     def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
@@ -193,14 +199,15 @@ class Embedder(FineTunedTask):
         """
         if not self.is_raw(x):
             return super().evaluate(x, y, batch_size=batch_size, **kwargs)
-        from llama_keras.data.pairs import view_batches
-
         rows = self.example_rows(x, y)
         _check_retrieval(rows)
         if not self.compiled:
             self.compile()
-        dataset, steps = view_batches(rows, batch_size=batch_size, seed=0)
-        return keras.Model.evaluate(self, dataset.take(steps), **{"return_dict": True, **kwargs})
+        batches = self._view_batches(rows, batch_size, seed=0)
+        steps = -(-len(rows.numbers) // batch_size)
+        return keras.Model.evaluate(
+            self, batches, **{"return_dict": True, "steps": steps, **kwargs}
+        )
 
     def predict(self, x, *, batch_size: int = 32, verbose="auto", **kwargs):
         """Gives one vector for each text.

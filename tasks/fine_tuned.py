@@ -108,7 +108,8 @@ class FineTunedTask(Task):
                 validation_data if isinstance(validation_data, tuple) else (validation_data, None)
             )
             validation = self.example_rows(*pair)
-        self.strategy.prepare(self)
+        with self.scope():
+            self.strategy.prepare(self)
         self._forget_traces()
         if self.strategy.name == "linear_probe":
             return self._fit_probe(train, validation, batch_size=batch_size, **kwargs)
@@ -123,21 +124,37 @@ class FineTunedTask(Task):
         self.train_function = self.test_function = self.predict_function = None
 
     def _fit_steps(self, train, validation, *, batch_size, epochs, seed, **kwargs):
-        from llama_keras.data.bucketing import inference_batches, training_batches
+        from llama_keras.data.bucketing import training_batches, weighted
 
-        dataset, steps = training_batches(train, batch_size=batch_size, seed=seed)
+        if (class_weight := kwargs.pop("class_weight", None)) is not None:
+            train = weighted(train, class_weight)
+        _, steps = training_batches(train, batch_size=batch_size, seed=seed)
         goes_on = bool(kwargs.get("initial_epoch"))
         self.compile_by_default(total_steps=steps * epochs, goes_on=goes_on)
+        held_out = {}
         if validation is not None:
-            validation, _ = inference_batches(validation, batch_size=batch_size)
-            validation = self.as_batches(validation)
+            data, length = self._inference_batches(validation, batch_size)
+            held_out = {"validation_data": data, "validation_steps": length}
+
+        def batches(share):
+            dataset, _ = training_batches(train, batch_size=batch_size, seed=seed, share=share)
+            return self.as_batches(dataset)
+
         return super().fit(
-            self.as_batches(dataset),
+            self.distributed(batches),
             steps_per_epoch=steps,
-            validation_data=validation,
             epochs=epochs,
-            **{"shuffle": False, **kwargs},
+            **{"shuffle": False, **held_out, **kwargs},
         )
+
+    def _inference_batches(self, rows, batch_size: int):
+        from llama_keras.data.bucketing import inference_batches
+
+        def batches(share):
+            dataset, _ = inference_batches(rows, batch_size=batch_size, share=share)
+            return self.as_batches(dataset)
+
+        return self.once(batches, steps=-(-len(rows.token_ids) // batch_size))
 
     def _fit_probe(self, train, validation, *, batch_size, **kwargs):
         raise InputError(
@@ -155,28 +172,29 @@ class FineTunedTask(Task):
                 by default the rate stays.
             **kwargs: of `keras.Model.compile`.
         """
-        if loss == "auto":
-            loss = self.default_loss()
-        if metrics == "auto":
-            metrics = self.default_metrics()
-        if optimizer == "auto":
-            from llama_keras.training.optimizers import default_adamw
-
-            layers = self.backbone.config.num_layers
-            rates = self.strategy.depth_rates(layers, total_steps or 0)
-            optimizer = default_adamw(self.strategy.learning_rate, total_steps, depth_rates=rates)
+        with self.scope():
+            if loss == "auto":
+                loss = self.default_loss()
+            if metrics == "auto":
+                metrics = self.default_metrics()
+            if optimizer == "auto":
+                optimizer = self._default_optimizer(total_steps)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def _default_optimizer(self, total_steps):
+        from llama_keras.training.optimizers import default_adamw
+
+        rates = self.strategy.depth_rates(self.backbone.config.num_layers, total_steps or 0)
+        return default_adamw(self.strategy.learning_rate, total_steps, depth_rates=rates)
 
     def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
         """Gives loss and metrics as a dict, for raw examples or token features."""
         kwargs = {"return_dict": True, **kwargs}
         if not self.is_raw(x):
             return super().evaluate(x, y, batch_size=batch_size, **kwargs)
-        from llama_keras.data.bucketing import inference_batches
-
         self.compile_by_default()
-        dataset, _ = inference_batches(self.example_rows(x, y), batch_size=batch_size)
-        return super().evaluate(self.as_batches(dataset), **kwargs)
+        data, steps = self._inference_batches(self.example_rows(x, y), batch_size)
+        return super().evaluate(data, **{"steps": steps, **kwargs})
 
     def run_head(self, rows, *, batch_size: int, verbose="auto") -> list:
         """Gives the head's outputs for all rows, traced once for all lengths.
@@ -217,7 +235,7 @@ class FineTunedTask(Task):
         model.fit(["Awful.", "Lovely."], labels, epochs=1, verbose=0)
         model.save_adapter(path)
         model.load_adapter(path)  # into this, or another task on the same base model
-        model.merge_lora()  # a plain model, for `save`, `export`, `backbone.save_to_preset`
+        model.merge_lora()  # a plain model, for `save`, `backbone.save_to_preset`
         ```
         """
         from llama_keras.training.adapters import save_adapter

@@ -3,6 +3,8 @@
 Losses, accuracies and perplexities are means over the predicted tokens, whatever the batches.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -15,6 +17,8 @@ class ObjectiveScores:
 
     token_loss: keras.metrics.Mean
     token_hits: keras.metrics.Mean
+    loss_is_scaled = False
+    objective: Any
 
     def make_token_metrics(self) -> None:
         """Makes the sums over tokens that the metrics are read from."""
@@ -28,8 +32,12 @@ class ObjectiveScores:
                 "The objective needs 'targets' and 'weights' beside the token features; give "
                 "texts, or batches of data.corrupted."
             )
-        total = ops.sum(y_pred.losses * y_pred.weights)
-        return total / ops.maximum(ops.sum(y_pred.weights), 1.0)
+        total, count = ops.sum(y_pred.losses * y_pred.weights), ops.sum(y_pred.weights)
+        return total / ops.where(count > 0, count, 1.0)
+
+    def loss_count(self, x, y=None, sample_weight=None):
+        """Gives the weights of the batch's predicted tokens, summed: what the mean is over."""
+        return ops.sum(self.objective.weights_of(x))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Counts the batch's predicted tokens in."""

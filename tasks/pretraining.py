@@ -204,8 +204,19 @@ class Pretraining(ObjectiveScores, Task):
         if optimizer == "auto":
             from llama_keras.training.optimizers import default_adamw
 
-            optimizer = default_adamw(learning_rate, total_steps)
+            with self.scope():
+                optimizer = default_adamw(learning_rate, total_steps)
+        self._check_parts(kwargs.get("gradient_accumulation_steps", 1))
         super().compile(optimizer=optimizer, **kwargs)
+
+    def _check_parts(self, parts: int) -> None:
+        # What the rows of a batch are compared by never leaves the objective.
+        if self.objective.layout == "views" and (self.num_replicas > 1 or parts > 1):
+            raise InputError(
+                f"The objective {self.objective.name!r} compares the texts of a batch with each "
+                "other, so here it takes one replica and gradient_accumulation_steps=1; an "
+                "Embedder learns from pairs on several replicas."
+            )
 
     def fit(
         self,
@@ -245,22 +256,29 @@ class Pretraining(ObjectiveScores, Task):
             )
         from llama_keras.data.corrupted import objective_training_batches
 
-        dataset, steps = objective_training_batches(
-            self.token_rows(x),
-            noise=self.noise,
-            batch_size=batch_size,
-            seed=seed,
-            first_epoch=initial_epoch,
-        )
+        rows = self.token_rows(x)
+        steps = -(-len(rows.token_ids) // batch_size)
+
+        def batches(share):
+            return objective_training_batches(
+                rows,
+                noise=self.noise,
+                batch_size=batch_size,
+                seed=seed,
+                first_step=initial_epoch * steps,
+                share=share,
+            )[0]
+
         self.compile_by_default(total_steps=steps * epochs, goes_on=initial_epoch > 0)
+        held_out = {}
         if validation_data is not None:
-            validation_data = self._inference_batches(validation_data, batch_size)
+            data, length = self._inference_batches(validation_data, batch_size)
+            held_out = {"validation_data": data, "validation_steps": length}
         return super().fit(
-            dataset,
+            self.distributed(batches),
             steps_per_epoch=steps,
-            validation_data=validation_data,
             **epochs_of,
-            **{"shuffle": False, **kwargs},
+            **{"shuffle": False, **held_out, **kwargs},
         )
 
     def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
@@ -269,13 +287,20 @@ class Pretraining(ObjectiveScores, Task):
         if not is_raw_text(x):
             return super().evaluate(x, y, batch_size=batch_size, **kwargs)
         self.compile_by_default()
-        return super().evaluate(self._inference_batches(x, batch_size), **kwargs)
+        data, steps = self._inference_batches(x, batch_size)
+        return super().evaluate(data, **{"steps": steps, **kwargs})
 
     def _inference_batches(self, x, batch_size: int):
         from llama_keras.data.corrupted import objective_inference_batches
 
         rows = self.token_rows(x)
-        return objective_inference_batches(rows, noise=self.noise, batch_size=batch_size)
+
+        def batches(share):
+            return objective_inference_batches(
+                rows, noise=self.noise, batch_size=batch_size, share=share
+            )
+
+        return self.once(batches, steps=-(-len(rows.token_ids) // batch_size))
 
     def token_rows(self, x):
         """Cleans and tokenizes texts, as `data.bucketing.TokenRows`; tells what it leaves out."""

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from llama_keras.errors import InputError
+from llama_keras.layers.dropout import Dropout
 from llama_keras.tasks.answer_labels import LabelCounts, labelled_rows
 from llama_keras.tasks.fine_tuned import FineTunedTask
 from llama_keras.tasks.question_data import Questions, as_questions, is_raw_questions
@@ -110,7 +111,7 @@ class QuestionAnswerer(FineTunedTask):
             max_answer_tokens=max_answer_tokens,
             window_overlap=window_overlap,
         )
-        self.dropout = keras.layers.Dropout(dropout, dtype="float32", name="dropout")
+        self.dropout = Dropout(dropout, dtype="float32", name="dropout")
         self.head = keras.layers.Dense(2, dtype="float32", name="head")
         self.head.build((None, None, backbone.config.hidden_dim))
         self.built = True

@@ -8,10 +8,11 @@ import keras
 from llama_keras.atomic import new_file
 from llama_keras.errors import InputError
 from llama_keras.models import LlamaBackbone
+from llama_keras.tasks.trainer import Trainer
 from llama_keras.text.cleaning import get_cleaning
 
 
-class Task(keras.Model):
+class Task(Trainer):
     """A Keras model over token ids that takes and gives what people read.
 
     Subclasses add a head (built in their constructor, so that a saved file can be filled), `call`

@@ -11,6 +11,7 @@ from keras import ops
 
 from llama_keras.errors import InputError
 from llama_keras.layers import Pooling
+from llama_keras.layers.dropout import Dropout
 from llama_keras.tasks.fine_tuned import FineTunedTask
 from llama_keras.tasks.label_sets import label_matrix, label_set_metrics
 from llama_keras.tasks.text_data import as_texts_and_labels, clean_texts, is_raw_text
@@ -114,7 +115,7 @@ class TextClassifier(FineTunedTask):
             dtype=backbone.dtype_policy,
             name="pooling",
         )
-        self.dropout = keras.layers.Dropout(dropout, dtype="float32", name="dropout")
+        self.dropout = Dropout(dropout, dtype="float32", name="dropout")
         self.head = keras.layers.Dense(len(labels), dtype="float32", name="head")
         self.head.build((None, backbone.config.hidden_dim))
         self.built = True

@@ -10,6 +10,7 @@ from keras import ops
 
 from llama_keras.errors import InputError
 from llama_keras.layers import LinearChainCRF
+from llama_keras.layers.dropout import Dropout
 from llama_keras.tasks import tagging
 from llama_keras.tasks.entity_data import (
     SpanReport,
@@ -18,39 +19,16 @@ from llama_keras.tasks.entity_data import (
     unit_tags,
 )
 from llama_keras.tasks.fine_tuned import FineTunedTask
+from llama_keras.tasks.tag_loss import TagAccuracy, TagLoss
 
 logger = logging.getLogger("llama_keras")
 
-NO_LABEL = -1  # as `data.bucketing` has it
 HEADS = ("dense", "crf")
 SCHEMES = ("IOB2", "IOBES")
 # A causal model has seen a word only at its last token.
 DEFAULT_TAGGED_TOKEN = {"causal": "last", "bidirectional": "first"}
 # The transitions learn this much faster than a pretrained model.
 CRF_SCALE = 100.0
-
-
-class TagAccuracy(keras.metrics.Mean):
-    """Share of right tags among those of tokens that have one, of the best legal sequence.
-
-    Args:
-        chain: a `LinearChainCRF`.
-        **kwargs: of `keras.metrics.Mean`.
-    """
-
-    def __init__(self, chain: LinearChainCRF, **kwargs):
-        super().__init__(**kwargs)
-        self.chain = chain
-
-    def update_state(self, y, emissions, sample_weight=None):
-        """Counts a batch: tags `(B, T)`, `NO_LABEL` where there is none, emissions `(B, T, C)`."""
-        mask = ops.not_equal(y, NO_LABEL)
-        right = ops.equal(self.chain(emissions, mask), ops.cast(y, "int32"))
-        weights = ops.cast(mask, "float32")
-        if sample_weight is not None:
-            weights = weights * ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
-        values = ops.reshape(ops.cast(right, "float32"), (-1,))
-        return super().update_state(values, sample_weight=ops.reshape(weights, (-1,)))
 
 
 @keras.saving.register_keras_serializable(package="llama_keras")
@@ -121,7 +99,7 @@ class TokenClassifier(FineTunedTask):
         self.word_separator = word_separator
         self._check_arguments()
         self.tags = tagging.tag_names(self.labels, scheme=scheme)
-        self.dropout = keras.layers.Dropout(dropout, dtype="float32", name="dropout")
+        self.dropout = Dropout(dropout, dtype="float32", name="dropout")
         self.head = keras.layers.Dense(len(self.tags), dtype="float32", name="head")
         self.head.build((None, None, backbone.config.hidden_dim))
         self.chain = LinearChainCRF(
@@ -159,24 +137,11 @@ class TokenClassifier(FineTunedTask):
 
     def default_loss(self):
         """Gives the mean over tagged tokens of the negative log-likelihood."""
-        return self._loss
+        return TagLoss(self.chain if self.head_kind == "crf" else None)
 
     def default_metrics(self):
         """Gives the accuracy of tags, of the best legal sequence."""
         return [TagAccuracy(self.chain, name="accuracy")]
-
-    def _loss(self, y, emissions):
-        mask, tags = ops.not_equal(y, NO_LABEL), ops.maximum(y, 0)
-        if self.head_kind == "crf":
-            loss = -self.chain.log_likelihood(emissions, tags, mask)
-        else:
-            of_tokens = keras.losses.sparse_categorical_crossentropy(
-                tags, emissions, from_logits=True
-            )
-            loss = ops.sum(ops.where(mask, of_tokens, 0.0), axis=1)
-        # Keras takes the mean over sentences; they count by their tokens.
-        tokens = ops.sum(ops.cast(mask, "float32"))
-        return loss * ops.cast(ops.shape(y)[0], "float32") / ops.maximum(tokens, 1.0)
 
     def texts_and_spans(self, x, y=None):
         """Gives raw examples as texts and lists of `tagging.Span` in characters, as `fit` does.

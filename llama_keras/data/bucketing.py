@@ -4,11 +4,12 @@ Axes: N texts, B batch, T tokens of the batch's longest text.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
+from llama_keras.data.shares import WHOLE, Share
 from llama_keras.errors import InputError
 
 # Texts are sorted by length within windows of this many batches: wide enough to fill batches with
@@ -61,6 +62,24 @@ class TokenRows:
         return TokenRows([self.token_ids[i] for i in index], self.pad_id, labels, weights)
 
 
+def weighted(rows: TokenRows, class_weight) -> TokenRows:
+    """Gives rows whose weights are multiplied by those of their classes.
+
+    Args:
+        rows: with one label each.
+        class_weight: number of a class → its weight; others weigh 1.
+
+    Raises:
+        InputError: the rows do not have one label each.
+    """
+    labels = rows.labels
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1:
+        raise InputError("class_weight needs examples of one label each; leave it out.")
+    found = np.array([class_weight.get(int(label), 1.0) for label in labels], dtype="float32")
+    given = rows.sample_weights
+    return replace(rows, sample_weights=found if given is None else found * given)
+
+
 def _joined(rows: list[list[int]]) -> np.ndarray:
     return np.concatenate([np.asarray(row, dtype="int32") for row in rows])
 
@@ -75,13 +94,14 @@ def _batch_maker(rows: TokenRows):
     def make(index):
         starts, lengths = tf.gather(splits[:-1], index), tf.gather(rows.lengths, index)
         places = tf.ragged.range(starts, starts + lengths)
-        token_ids = tf.gather(flat, places)
-        padded = token_ids.to_tensor(rows.pad_id)
-        mask = tf.sequence_mask(token_ids.row_lengths(), tf.shape(padded)[1], dtype=tf.int32)
-        features = {"token_ids": padded, "padding_mask": mask}
+        # A replica's share of a small batch may be empty; layers want a width all the same.
+        shape = tf.stack([-1, tf.reduce_max(tf.concat([lengths, [1]], axis=0))])
+        token_ids = tf.gather(flat, places).to_tensor(rows.pad_id, shape=shape)
+        mask = tf.sequence_mask(lengths, shape[1], dtype=tf.int32)
+        features = {"token_ids": token_ids, "padding_mask": mask}
         targets = [tf.gather(column, index) for column in columns]
         if by_token is not None:
-            targets.insert(0, tf.gather(by_token, places).to_tensor(NO_LABEL))
+            targets.insert(0, tf.gather(by_token, places).to_tensor(NO_LABEL, shape=shape))
         return (features, *targets) if targets else features
 
     return make
@@ -111,43 +131,61 @@ def _epoch_plan(lengths, batch_size: int, seed: int):
     return plan
 
 
-def training_batches(rows: TokenRows, *, batch_size: int, seed: int) -> tuple:
+def training_batches(
+    rows: TokenRows, *, batch_size: int, seed: int, first_step: int = 0, share: Share = WHOLE
+) -> tuple:
     """Gives an endless stream of batches in a new random order each epoch.
 
-    The order is a pure function of (seed, epoch).
+    The order is a pure function of (seed, epoch), so the stream begins anywhere at once.
 
     Args:
         rows: the texts and labels.
-        batch_size: texts in a batch; the last of an epoch may have fewer.
+        batch_size: texts in a batch of all replicas; the last of an epoch may have fewer.
         seed: of the order.
+        first_step: the batch to begin with, counted over all epochs.
+        share: of the replicas whose rows are given.
 
     Returns:
         A `tf.data.Dataset` of `({"token_ids": int32 (B, T), "padding_mask": int32 (B, T)},
         labels (B, …) or (B, T)[, sample weights (B,)])` and the number of batches in an epoch.
     """
+    steps = math.ceil(len(rows.token_ids) / batch_size)
     plan = _epoch_plan(rows.lengths, batch_size, seed)
-    make = _batch_maker(rows)
+    dataset = endless(plan, steps=steps, first_step=first_step, share=share)
+    dataset = dataset.map(_batch_maker(rows), num_parallel_calls=1).prefetch(4)
+    return dataset, steps
+
+
+def endless(plan, *, steps: int, first_step: int, share: Share):
+    """Gives a share's row numbers `(B,)` of each batch, for ever.
+
+    Args:
+        plan: gives an epoch's row numbers `(batches, B)`, -1 where a batch is not full.
+        steps: batches in an epoch.
+        first_step: the batch to begin with, counted over all epochs.
+        share: of the replicas whose rows are given.
+    """
     dataset = (
-        tf.data.Dataset.counter(dtype=tf.int64)
+        tf.data.Dataset.counter(start=first_step // steps, dtype=tf.int64)
         .flat_map(lambda epoch: tf.data.Dataset.from_tensor_slices(plan(epoch)))
-        .map(lambda index: make(tf.boolean_mask(index, index >= 0)), num_parallel_calls=1)
-        .prefetch(4)
+        .skip(first_step % steps)
+        .map(lambda index: tf.boolean_mask(index, index >= 0))
     )
-    return dataset, math.ceil(len(rows.token_ids) / batch_size)
+    return share.split(dataset)
 
 
-def inference_batches(rows: TokenRows, *, batch_size: int) -> tuple:
+def inference_batches(rows: TokenRows, *, batch_size: int, share: Share = WHOLE) -> tuple:
     """Gives the texts once, sorted by length, and their numbers in that order.
+
+    Args:
+        rows: the texts, and labels if there are any.
+        batch_size: texts in a batch of all replicas.
+        share: of the replicas whose rows are given.
 
     Returns:
         A finite `tf.data.Dataset` like that of `training_batches` (the features alone where there
         are no labels), and int64 `(N,)`: the text that stands at each place of the stream.
     """
     order = np.argsort(rows.lengths, kind="stable")
-    dataset = (
-        tf.data.Dataset.from_tensor_slices(order)
-        .batch(batch_size)
-        .map(_batch_maker(rows), num_parallel_calls=1)
-        .prefetch(4)
-    )
-    return dataset, order
+    numbers = share.split(tf.data.Dataset.from_tensor_slices(order).batch(batch_size))
+    return numbers.map(_batch_maker(rows), num_parallel_calls=1).prefetch(4), order

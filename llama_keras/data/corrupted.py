@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from llama_keras.data.bucketing import TokenRows, inference_batches, training_batches
+from llama_keras.data.shares import WHOLE, Share
 from llama_keras.errors import InputError
 from llama_keras.text.corruption import RandomMasking
 from llama_keras.text.corruption_rows import NoiseVocabulary
@@ -140,7 +141,13 @@ _LAYOUTS: dict[str, Callable] = {
 
 
 def objective_training_batches(
-    rows: TokenRows, *, noise: Noise, batch_size: int, seed: int, first_epoch: int = 0
+    rows: TokenRows,
+    *,
+    noise: Noise,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    share: Share = WHOLE,
 ) -> tuple:
     """Gives an endless stream of an objective's batches, each epoch in its own order and noise.
 
@@ -149,34 +156,41 @@ def objective_training_batches(
         noise: makes the inputs.
         batch_size: texts in a batch; the last of an epoch may have fewer.
         seed: of the order. That of the noise is the corruption's.
-        first_epoch: where to begin; what comes is what an uninterrupted stream would give there.
+        first_step: the batch to begin with, counted over all epochs; what comes is what an
+            uninterrupted stream would give there.
+        share: of the replicas whose rows are given.
 
     Returns:
         A `tf.data.Dataset` of dicts, see `Noise`, and the number of batches in an epoch.
     """
     count = len(rows.token_ids)
-    dataset, steps = training_batches(_numbered(rows), batch_size=batch_size, seed=seed)
+    dataset, steps = training_batches(
+        _numbered(rows), batch_size=batch_size, seed=seed, first_step=first_step, share=share
+    )
 
-    def corrupt(step, batch):
+    def corrupt(number, batch):
         features, example = batch
-        return noise(features, index=step // steps * count + example)
+        epoch = (first_step + number // share.count) // steps
+        return noise(features, index=epoch * count + example)
 
-    dataset = dataset.enumerate().skip(first_epoch * steps)
-    return dataset.map(corrupt, num_parallel_calls=1).prefetch(4), steps
+    dataset = dataset.enumerate().map(corrupt, num_parallel_calls=1)
+    return dataset.prefetch(4), steps
 
 
-def objective_inference_batches(rows: TokenRows, *, noise: Noise, batch_size: int):
+def objective_inference_batches(
+    rows: TokenRows, *, noise: Noise, batch_size: int, share: Share = WHOLE
+):
     """Gives the texts once, sorted by length, with the same noise each time.
 
     That noise is none of training's: the numbers count down from -1.
 
     Args:
-        rows, noise, batch_size: see `objective_training_batches`.
+        rows, noise, batch_size, share: see `objective_training_batches`.
 
     Returns:
         A finite `tf.data.Dataset` of dicts, see `Noise`.
     """
-    dataset, _ = inference_batches(_numbered(rows), batch_size=batch_size)
+    dataset, _ = inference_batches(_numbered(rows), batch_size=batch_size, share=share)
     return dataset.map(
         lambda features, example: noise(features, index=-1 - example), num_parallel_calls=1
     ).prefetch(4)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from llama_keras.data.bucketing import TokenRows
+from llama_keras.data.bucketing import TokenRows, endless
+from llama_keras.data.shares import WHOLE, Share
 
 # Before `token_ids` and `padding_mask` of the second and third text of each example; the first
 # text's features are those of every other task.
@@ -35,7 +36,9 @@ class ViewRows:
         return len(self.views) > 1 and self.views[1] is self.views[0]
 
 
-def view_batches(rows: ViewRows, *, batch_size: int, seed: int) -> tuple:
+def view_batches(
+    rows: ViewRows, *, batch_size: int, seed: int, first_step: int = 0, share: Share = WHOLE
+) -> tuple:
     """Gives an endless stream of batches in a new random order each epoch.
 
     The order is a pure function of (seed, epoch), and random through and through: sorted by length
@@ -44,13 +47,15 @@ def view_batches(rows: ViewRows, *, batch_size: int, seed: int) -> tuple:
 
     Args:
         rows: the examples.
-        batch_size: most examples in a batch.
+        batch_size: most examples in a batch of all replicas.
         seed: of the order.
+        first_step: the batch to begin with, counted over all epochs.
+        share: of the replicas whose rows are given.
 
     Returns:
         A `tf.data.Dataset` of `(features, numbers)`: for each view `token_ids` and `padding_mask`,
         int32 `(B, T)`, under names that begin with its one of `PREFIXES`; int32 `(B, V)` or
-        `(B,)`, the numbers counted anew in each batch. And the number of batches in an epoch.
+        `(B,)`, the numbers. And the number of batches in an epoch.
     """
     count = len(rows.numbers)
     steps = math.ceil(count / batch_size)
@@ -65,20 +70,13 @@ def view_batches(rows: ViewRows, *, batch_size: int, seed: int) -> tuple:
         return tf.transpose(tf.reshape(order, (-1, steps)))
 
     def make(index):
-        index = tf.boolean_mask(index, index >= 0)
         features = {}
         for prefix, view in zip(PREFIXES, padded, strict=False):
             features |= {prefix + name: value for name, value in view(index).items()}
-        found = tf.gather(numbers, index)
-        return features, tf.reshape(tf.unique(tf.reshape(found, [-1]))[1], tf.shape(found))
+        return features, tf.gather(numbers, index)
 
-    dataset = (
-        tf.data.Dataset.counter(dtype=tf.int64)
-        .flat_map(lambda epoch: tf.data.Dataset.from_tensor_slices(plan(epoch)))
-        .map(make, num_parallel_calls=1)
-        .prefetch(4)
-    )
-    return dataset, steps
+    dataset = endless(plan, steps=steps, first_step=first_step, share=share)
+    return dataset.map(make, num_parallel_calls=1).prefetch(4), steps
 
 
 def _padder(rows: TokenRows):
@@ -89,8 +87,10 @@ def _padder(rows: TokenRows):
 
     def padded(index):
         ids = tf.gather(all_ids, index)
-        token_ids = ids.to_tensor(rows.pad_id)
-        mask = tf.sequence_mask(ids.row_lengths(), tf.shape(token_ids)[1], dtype=tf.int32)
+        lengths = ids.row_lengths()
+        width = tf.reduce_max(tf.concat([lengths, [1]], axis=0))  # there may be no rows
+        token_ids = ids.to_tensor(rows.pad_id, shape=tf.stack([-1, width]))
+        mask = tf.sequence_mask(lengths, width, dtype=tf.int32)
         return {"token_ids": token_ids, "padding_mask": mask}
 
     return padded

@@ -18,6 +18,7 @@ from llama_keras.layers.attention_kernels import (
     kernel_config,
     mix,
 )
+from llama_keras.layers.dropout import Dropout
 from llama_keras.layers.rotary import apply_rotary
 
 
@@ -127,7 +128,7 @@ class LlamaAttention(keras.layers.Layer):
         self.output_dense = dense(width, "output_dense", query_width)
         if not self.attention_kernel.built:  # one that was given may be another layer's, too
             self.attention_kernel.build(hidden_shape)
-        self.dropout_layer = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
+        self.dropout_layer = Dropout(self.dropout, dtype=self.dtype_policy)
         self.built = True
 
     def call(

@@ -10,6 +10,7 @@ import keras
 from llama_keras.errors import InputError
 from llama_keras.layers.attention import LlamaAttention
 from llama_keras.layers.attention_kernels import AttentionKernel, kernel_config
+from llama_keras.layers.dropout import Dropout
 from llama_keras.layers.feed_forward import DEFAULT_BIAS, FEED_FORWARDS, check_feed_forward
 
 
@@ -101,7 +102,7 @@ class TransformerBlock(keras.layers.Layer):
             name="feed_forward",
             **options,
         )
-        self.dropout_layer = keras.layers.Dropout(dropout, dtype=policy)
+        self.dropout_layer = Dropout(dropout, dtype=policy)
 
     def build(self, hidden_shape):
         """Makes the weights for inputs `(B, T, E)`."""

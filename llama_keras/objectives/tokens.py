@@ -74,6 +74,11 @@ class TokenObjective:
         """Raises `InputError`, with the remedy, where the backbone does not suit."""
         check_mask(self, backbone)
 
+    def weights_of(self, inputs):
+        """Gives `Scores.weights` of inputs as `__call__` takes them, without a model."""
+        weights = ops.cast(inputs["weights"], "float32")
+        return weights[:, 1:] * _follows(inputs) if self.shift else weights
+
     def __call__(self, backbone, inputs, *, training: bool | None = False) -> Scores:
         """Scores a batch.
 
@@ -89,10 +94,9 @@ class TokenObjective:
         """
         features = {k: v for k, v in inputs.items() if k not in ("targets", "weights")}
         hidden = backbone(features, training=training)
-        targets, weights = inputs["targets"], ops.cast(inputs["weights"], "float32")
+        targets, weights = inputs["targets"], self.weights_of(inputs)
         if self.shift:
             hidden, targets = hidden[:, :-1], targets[:, 1:]
-            weights = weights[:, 1:] * _follows(features)
         losses, hits = token_losses(
             hidden,
             head_kernel(backbone.token_embedding),

@@ -30,9 +30,9 @@ def rows_of(count=11, seed=0):
     return TokenRows([rng.integers(3, 47, size=1 + i % 7).tolist() for i in range(count)], 0)
 
 
-def batches(rows, noise, *, epochs, first_epoch=0, batch_size=4):
+def batches(rows, noise, *, epochs, first_step=0, batch_size=4):
     dataset, steps = objective_training_batches(
-        rows, noise=noise, batch_size=batch_size, seed=5, first_epoch=first_epoch
+        rows, noise=noise, batch_size=batch_size, seed=5, first_step=first_step
     )
     return list(dataset.take(steps * epochs).as_numpy_iterator())
 
@@ -49,7 +49,8 @@ def assert_same(found, expected):
 def test_a_resumed_run_sees_the_same_batches(noise):
     rows = rows_of()
     whole = batches(rows, noise, epochs=3)
-    assert_same(batches(rows, noise, epochs=2, first_epoch=1), whole[3:])
+    assert_same(batches(rows, noise, epochs=2, first_step=3), whole[3:])
+    assert_same(batches(rows, noise, epochs=1, first_step=4), whole[4:7])
 
 
 def clean_of(batch, noise):

@@ -1,0 +1,243 @@
+"""`model.fit` that gives the same weights on any number of replicas.
+
+In Keras 3.15 under `tf.distribute` gradients are clipped before they are summed over the replicas,
+the means of replicas are averaged whatever they are means of, accumulation fails, and batches of
+several workers cannot be read. `ExactTrainer` replaces the steps alone: data, callbacks, metrics
+and optimizers stay Keras's own.
+"""
+
+import contextlib
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from llama_keras.data.shares import share_out
+from llama_keras.errors import InputError
+from llama_keras.training.losses import LossKind
+from llama_keras.training.micro_batches import add_over_parts
+from llama_keras.training.optimizers_apart import check_optimizer, expect_summed_gradients
+from llama_keras.training.replicas import across, sum_over_replicas
+
+
+class ExactTrainer(keras.Model):
+    """A `keras.Model` whose training step is exact under every `tf.distribute` strategy.
+
+    The loss is the mean over the *global* batch (by rows, or by whatever the loss counts), whatever
+    part of it each replica has, none included; gradients are summed over the replicas once, and
+    then clipped, averaged (EMA) and applied by any Keras optimizer. Overflow under float16 on one
+    replica skips the step on all. With one replica all is as in Keras.
+
+    A model is built under `strategy.scope()`, as Keras asks; `compile` may stand outside of it
+    where the optimizer is given by its name.
+
+    Subclasses that override `compute_loss` may say what its mean is over (`loss_count`), or that
+    its rows are compared with each other (`loss_couples_rows`, as contrastive losses do: each
+    replica then sees the answers of all).
+
+    Example:
+    ```python
+    import keras, numpy as np
+    from llama_keras.training import ExactTrainer
+
+    inputs = keras.Input((4,))
+    model = ExactTrainer(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("adamw", loss="mse", gradient_accumulation_steps=4)
+    model.fit(np.ones((32, 4)), np.ones((32, 1)), batch_size=16, verbose=0)
+    ```
+    """
+
+    # Whether `compute_loss` divides by the number of replicas, as Keras's losses do.
+    loss_is_scaled = True
+    # Whether the loss of one row depends on the others of the batch.
+    loss_couples_rows = False
+
+    def compile(self, *args, gradient_accumulation_steps: int = 1, **kwargs):
+        """Prepares training; see `keras.Model.compile`.
+
+        Args:
+            *args: of `keras.Model.compile`.
+            gradient_accumulation_steps: parts of a batch that go through the model one after the
+                other, so that the activations of one part alone are in memory. The update is that
+                of the whole batch. (That of an optimizer instead collects several whole batches.)
+            **kwargs: of `keras.Model.compile`.
+
+        Raises:
+            InputError: the number is not positive, or an optimizer's setting does not work under
+                the model's strategy.
+        """
+        parts = gradient_accumulation_steps
+        if not isinstance(parts, int) or parts < 1:
+            raise InputError(
+                f"gradient_accumulation_steps must be a positive integer; received {parts!r}."
+            )
+        if parts > 1 and self.loss_couples_rows:
+            raise InputError(
+                "The rows of a batch are compared with each other here, so a batch cannot be taken "
+                "in parts; leave gradient_accumulation_steps out and take smaller batches."
+            )
+        with self.scope():
+            super().compile(*args, **kwargs)
+        self.gradient_accumulation_steps = parts
+        self._loss_kind = LossKind.of(self._given_loss(args, kwargs))
+        if self.num_replicas > 1:
+            check_optimizer(self.optimizer, strategy=self.distribute_strategy)
+            expect_summed_gradients(self.optimizer)
+
+    @staticmethod
+    def _given_loss(args, kwargs):
+        # `compile(optimizer, loss, loss_weights, …)`: what Keras makes of it is private.
+        return kwargs.get("loss", args[1] if len(args) > 1 else None)
+
+    @property
+    def num_replicas(self) -> int:
+        """How many replicas of the model learn together."""
+        return self.distribute_strategy.num_replicas_in_sync
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Gives the context in which variables of the model's strategy are made."""
+        return self.distribute_strategy.scope()
+
+    def distributed(self, make):
+        """Gives the data set of `make` (a function of `data.shares.Share`) for the replicas."""
+        return share_out(make, strategy=self.distribute_strategy)
+
+    def once(self, make, *, steps: int):
+        """Gives the data set of `make` for passes of so many batches, and what Keras calls `steps`.
+
+        Keras cannot see the length of a distributed data set, so there it is endless.
+        """
+        if self.num_replicas == 1:
+            return self.distributed(make), None
+        return self.distributed(lambda share: make(share).repeat()), steps
+
+    def loss_count(self, x, y=None, sample_weight=None):
+        """Gives what the mean of `compute_loss` is over, float32: by default the batch's rows.
+
+        Args:
+            x, y, sample_weight: a replica's part of a batch.
+        """
+        return self._loss_kind.count(x, y, sample_weight)
+
+    def train_step(self, data):
+        """Learns from a batch; see the class."""
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        total = sum_over_replicas(self.loss_count(x, y, weight))
+        variables = self.trainable_weights
+        if not variables:
+            return self.test_step(data)
+
+        def gradients_of(part):
+            return self._gradients(part, variables, total=total)
+
+        batch = (x, y, weight)
+        if self.gradient_accumulation_steps == 1:
+            gradients = gradients_of(batch)
+        else:
+            gradients = add_over_parts(
+                gradients_of, batch, parts=self.gradient_accumulation_steps, like=variables
+            )
+        self.optimizer.apply_gradients(zip(sum_over_replicas(gradients), variables, strict=True))
+        return self.get_metrics_result()
+
+    def _gradients(self, batch, variables, *, total):
+        """Gives the gradients of a part's share of the global loss, dense; counts it in."""
+        x, y, weight = batch
+        with tf.GradientTape() as tape:
+            answer = self(x, training=True) if self._call_has_training_arg else self(x)
+            share = self._share_of_loss(x, y, answer, weight, total=total, training=True)
+            scaled = self.optimizer.scale_loss(share)
+        found = tape.gradient(scaled, [v.value for v in variables])
+        # Dense: slices of an embedding hold a token's gradient in pieces, whose norm is none.
+        return [None if g is None else tf.convert_to_tensor(g) for g in found]
+
+    def _share_of_loss(self, x, y, answer, weight, *, total, training: bool):
+        """Gives this part's share, whose sum over all parts and replicas is the global loss."""
+        if self.loss_couples_rows:
+            y, answer, weight = across((y, answer, weight))
+        loss = self.compute_loss(x=x, y=y, y_pred=answer, sample_weight=weight, training=training)
+        count = self.loss_count(x, y, weight)
+        # An empty part has no mean.
+        loss = tf.where(count > 0, loss, tf.zeros_like(loss))
+        replicas = float(self.num_replicas)
+        mean = loss * replicas if self.loss_is_scaled else loss
+        self._count_loss_in(mean if self._loss_kind.is_mean else loss, count)
+        self.compute_metrics(x, y, answer, sample_weight=weight)
+        if self.loss_couples_rows:  # the whole loss already, of which each replica moves its part
+            return mean - (replicas - 1) / replicas * self._regularization()
+        if self._loss_kind.is_mean:
+            return mean * tf.math.divide_no_nan(
+                tf.cast(count, mean.dtype), tf.cast(total, mean.dtype)
+            )
+        again = 1 - 1 / self.gradient_accumulation_steps  # of it each part has the whole
+        return loss - self._regularization() / replicas * again
+
+    def _regularization(self):
+        return tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else 0.0
+
+    def _count_loss_in(self, loss, count) -> None:
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss, sample_weight=count)
+
+    def test_step(self, data):
+        """Measures a batch; see the class."""
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+        answer = self(x, training=False) if self._call_has_training_arg else self(x)
+        self._share_of_loss(x, y, answer, weight, total=tf.ones(()), training=False)
+        return self.get_metrics_result()
+
+    def make_train_function(self, force=False):
+        """Makes what `fit` calls for each batch."""
+        if self.num_replicas == 1:
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            self.train_function = self._over_replicas(self.train_step)
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        """Makes what `evaluate` calls for each batch."""
+        if self.num_replicas == 1:
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            self.test_function = self._over_replicas(self.test_step)
+        return self.test_function
+
+    def _over_replicas(self, step):
+        # Keras takes the mean over replicas of what each one has seen, which several workers
+        # cannot do; read outside of a replica, the metrics are those of all batches so far.
+        strategy = self.distribute_strategy
+        replica_step: Any = tf.function(step, jit_compile=True) if self.jit_compile else step
+
+        @tf.autograph.experimental.do_not_convert
+        def one(iterator):
+            strategy.run(replica_step, args=(next(iterator),))
+            return self.get_metrics_result()
+
+        if not self.run_eagerly:
+            one = tf.function(one, reduce_retracing=True)
+
+        def several(iterator):
+            for _ in range(self.steps_per_execution):
+                logs = one(iterator)
+            return logs
+
+        return several
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras's own takes the mean over the replicas of a batch, which fails between workers; of
+        # the batch only the shapes are wanted. Private, for there is no public hook.
+        if self.num_replicas > 1 and iterator is not None:
+            data_batch = self._local_batch(iterator)
+            iterator = None
+        if data_batch is None:
+            return super()._maybe_symbolic_build(iterator, data_batch)
+        with self.scope():
+            self._symbolic_build(data_batch=data_batch)
+        return None
+
+    def _local_batch(self, iterator):
+        local = self.distribute_strategy.experimental_local_results
+        for _, _, batches in iterator:
+            return tf.nest.map_structure(lambda value: local(value)[0], next(batches))
+        raise InputError("There is no batch to learn from: the data set is empty.")
