@@ -8,7 +8,7 @@ class GrpcTarget(RestTarget):
 
     Args:
         url: `grpc://HOST:PORT/NAME`, see `serving.client.AsyncClient`.
-        retries, timeout: see `RestTarget`.
+        retries, signature, timeout: see `RestTarget`.
     """
 
     kind = "grpc"

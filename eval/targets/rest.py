@@ -7,11 +7,11 @@ from llama_keras.errors import InputError
 from llama_keras.eval.requests import Answer, Request
 from llama_keras.eval.targets.retries import FIRST_RETRIES, Sleep, with_retries
 from llama_keras.eval.targets.signatures import (
+    DEFAULT,
     answers_of,
     columns_of,
     refusal,
-    requests_of,
-    signature_of,
+    used_signatures,
 )
 
 Result = TypeVar("Result")
@@ -24,6 +24,7 @@ class RestTarget:
         url: `http://HOST:PORT/v1/models/NAME`, see `serving.client.AsyncClient`.
         labels: of a model with several labels a text, in the order of its scores; servers do not
             tell them.
+        signature: of an export with several heads, the name of one; by default the first.
         retries: how often a request is asked again where the server does not answer or says that
             it cannot (429, 502, 503, 504), after 1, 2, 4, … seconds.
         timeout: seconds for one answer.
@@ -35,7 +36,7 @@ class RestTarget:
     """
 
     kind = "rest"
-    settings = ("labels", "retries", "timeout")
+    settings = ("labels", "retries", "signature", "timeout")
 
     def __init__(
         self,
@@ -43,23 +44,25 @@ class RestTarget:
         *,
         labels: Sequence[str] | None = None,
         retries: int = 5,
+        signature: str | None = None,
         timeout: float = 300.0,
         sleep: Sleep | None = None,
     ):
         self._retries, self._sleep = retries, sleep
         self._client = self._first(lambda: self._connect(url, timeout))
-        self.location = url
+        self.location = url + (f"#{signature}" if signature else "")
         self.labels: list[str] | None = None if labels is None else list(labels)
-        self._signatures: tuple[str, ...] | None = None
+        self._head = signature
+        self._used: dict[str, str] | None = None
 
     @property
     def requests(self) -> frozenset[str]:
         """The kinds of requests that the served signatures answer."""
-        return requests_of(self._names())
+        return frozenset(self._signatures())
 
     def ask(self, kind: str, requests: Sequence[Request], *, batch_size: int = 32) -> list[Answer]:
         """Gives one answer a request, in order; see `requests.Target`."""
-        signature = signature_of(kind, self._names())
+        signature = self._signatures().get(kind, DEFAULT)
         inputs = list(self._first(lambda: self._client.inputs(signature)))
         answers: list[Answer] = []
         for start in range(0, len(requests), batch_size):
@@ -96,10 +99,13 @@ class RestTarget:
         # What a server that is away has to be asked again is counted here.
         return Client(url, timeout=timeout, retries=0)
 
-    def _names(self) -> tuple[str, ...]:
-        if self._signatures is None:
-            self._signatures = tuple(self._first(self._client.signatures))
-        return self._signatures
+    def _signatures(self) -> dict[str, str]:
+        """Gives the kinds of requests that are answered, and by which signature."""
+        if self._used is None:
+            told = self._first(self._client.signatures)
+            known = {name: (found["inputs"], found["outputs"]) for name, found in told.items()}
+            self._used = used_signatures(known, head=self._head, location=self.location)
+        return self._used
 
     def _first(self, call: Callable[[], Result]) -> Result:
         """Gives what `call` gives; before there were answers a server is not waited for so long."""

@@ -9,34 +9,49 @@ from llama_keras.eval.record import digest
 from llama_keras.eval.requests import Answer, Request
 from llama_keras.eval.targets.fingerprints import file_fingerprint
 from llama_keras.eval.targets.signatures import (
+    DEFAULT,
     answers_of,
     columns_of,
     refusal,
-    requests_of,
-    signature_of,
+    used_signatures,
 )
+from llama_keras.serving.manifest import Manifest, read_manifest
 
 
 class SavedModelTarget:
-    """The newest version in a folder, or the version itself."""
+    """The newest version in a folder, or the version itself.
+
+    Args:
+        directory: NAME/ or NAME/VERSION/.
+        signature: of an export with several heads, the name of one; by default the first.
+
+    Raises:
+        InputError: there is no export, or no such head.
+    """
 
     kind = "saved_model"
+    settings = ("signature",)
 
-    def __init__(self, directory: str | Path):
+    def __init__(self, directory: str | Path, *, signature: str | None = None):
         from llama_keras.serving.local import SavedModel
-        from llama_keras.serving.manifest import read_manifest
 
         self._model = SavedModel(directory)
         self._folder = self._model.folder.path
-        self.location = str(self._folder)
-        manifest = read_manifest(self._folder)
-        self.labels: list[str] | None = list(manifest.labels) or None
-        self.requests = requests_of(self._model.signatures)
+        self.location = str(self._folder) + (f"#{signature}" if signature else "")
+        self._head = signature
+        known = self._model.signatures
+        self._used = used_signatures(
+            {name: (found.inputs, found.outputs) for name, found in known.items()},
+            head=signature,
+            location=self.location,
+        )
+        self.requests = frozenset(self._used)
+        self.labels: list[str] | None = _labels(read_manifest(self._folder), signature)
         self.precision: str | None = graph_precision(self._folder)
 
     def ask(self, kind: str, requests: Sequence[Request], *, batch_size: int = 32) -> list[Answer]:
         """Gives one answer a request, in order; see `requests.Target`."""
-        signature = signature_of(kind, self._model.signatures)
+        signature = self._used.get(kind, DEFAULT)
         inputs = list(self._model.signatures[signature].inputs)
         answers: list[Answer] = []
         for start in range(0, len(requests), batch_size):
@@ -58,8 +73,15 @@ class SavedModelTarget:
         parts += sorted(self._folder.glob("variables/*")) + sorted(self._folder.glob("assets/*"))
         files = file_fingerprint([file for file in parts if file.is_file()])
         # Nothing else of the manifest shapes an answer, and to be measured changes no export.
-        return digest([files, self.labels])
+        return digest([files, self.labels, *([self._head] if self._head else [])])
 
     def first_tokens(self, kind: str, request: Request) -> None:
         """Gives None: the tokens stay in the graph."""
         return None
+
+
+def _labels(manifest: Manifest, head: str | None) -> list[str] | None:
+    """Gives the labels of the export, or of the head that is asked; without a name the first."""
+    heads = manifest.heads
+    own = heads.get(head or next(iter(heads), ""))
+    return list(own.get("labels") or () if own else manifest.labels) or None

@@ -3,7 +3,7 @@
 The same for a SavedModel in this process and behind a server: what differs is who runs it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,10 @@ from llama_keras.errors import InputError
 from llama_keras.eval.requests import Answer, Request
 from llama_keras.text.offsets import clean_text
 
+DEFAULT = "serving_default"
 Columns = dict[str, list[Any]]
+Known = Mapping[str, tuple[Collection[str], Collection[str]]]
+"""Signature name -> names of its inputs and of its outputs."""
 Values = Mapping[str, Any]
 
 
@@ -23,11 +26,15 @@ class SignatureUse:
         name: of the signature.
         columns: from requests, its inputs.
         answer: from one row of its outputs and the model's labels, the answer.
+        outputs: what a signature of another name gives that answers the same, as a head's does.
+        inputs: what it takes at least.
     """
 
     name: str
     columns: Callable[[Sequence[Request]], Columns]
     answer: Callable[[Values, list[str] | None], Answer]
+    outputs: frozenset[str]
+    inputs: frozenset[str] = frozenset()
 
 
 def _texts(requests: Sequence[Request]) -> Columns:
@@ -120,29 +127,56 @@ def _prompts(requests: Sequence[Request]) -> Columns:
 
 # Kind of request -> what answers it.
 USES: dict[str, SignatureUse] = {
-    "classify": SignatureUse("classify", _texts, _class),
-    "tag": SignatureUse("tag", _texts, _entities),
-    "answer": SignatureUse("answer", _keys("question", "context"), _span),
-    "embed": SignatureUse("embed", _texts, _vector),
-    "loglikelihood": SignatureUse("score", _keys("context", "continuation"), _logprob),
-    "generate_until": SignatureUse("generate", _prompts, _generated),
+    "classify": SignatureUse("classify", _texts, _class, frozenset({"scores"})),
+    "tag": SignatureUse("tag", _texts, _entities, frozenset({"entity", "count"})),
+    "answer": SignatureUse("answer", _keys("question", "context"), _span, frozenset({"answer"})),
+    "embed": SignatureUse("embed", _texts, _vector, frozenset({"embedding"})),
+    "loglikelihood": SignatureUse(
+        "score", _keys("context", "continuation"), _logprob, frozenset({"is_greedy"})
+    ),
+    "generate_until": SignatureUse(
+        "generate",
+        _prompts,
+        _generated,
+        frozenset({"text", "finish_reason"}),
+        inputs=frozenset({"prompt", "max_new_tokens"}),
+    ),
 }
 
 
-def requests_of(signatures: Iterable[str]) -> frozenset[str]:
-    """Gives the kinds of requests that a model with these signatures answers.
+def used_signatures(known: Known, *, head: str | None, location: str) -> dict[str, str]:
+    """Gives the kinds of requests that a model answers, and the signature of each.
 
-    A model without one of ours that has `serving_default` is asked to classify.
+    Args:
+        known: the model's signatures.
+        head: of one export with several heads, the name of one; or of one signature. None takes
+            those of a model that has one head, or the first head. A model without one of ours
+            that has `serving_default` is asked to classify.
+        location: for messages.
+
+    Raises:
+        InputError: there is no such head, or it answers nothing that suites ask.
     """
-    names = set(signatures)
-    found = {kind for kind, use in USES.items() if use.name in names}
-    return frozenset(found or ({"classify"} if "serving_default" in names else ()))
+    prefix = "" if head is None else f"{head}_"
+    found = {kind: prefix + use.name for kind, use in USES.items() if prefix + use.name in known}
+    itself = head or DEFAULT
+    if head is not None or not found:
+        found = dict.fromkeys(_kinds(known.get(itself)), itself) | found
+    if head is None:
+        return found or ({"classify": DEFAULT} if DEFAULT in known else {})
+    if not found:
+        has = "has no such signature" if head not in known else "it answers nothing that suites ask"
+        raise InputError(f"{location}: {has}; the signatures are {sorted(known)}.")
+    return found
 
 
-def signature_of(kind: str, signatures: Iterable[str]) -> str:
-    """Gives the name of the signature that answers a kind of request."""
-    name = USES[kind].name
-    return name if name in set(signatures) else "serving_default"
+def _kinds(signature: tuple[Collection[str], Collection[str]] | None) -> list[str]:
+    """Gives the kinds of requests that one signature answers, by what it takes and gives."""
+    inputs, outputs = signature or ((), ())
+    if "token_ids" in inputs:  # its texts are made ids elsewhere
+        return []
+    uses = USES.items()
+    return [k for k, use in uses if use.outputs <= set(outputs) and use.inputs <= set(inputs)]
 
 
 def columns_of(
