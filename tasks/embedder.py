@@ -209,7 +209,7 @@ class Embedder(FineTunedTask):
             self, batches, **{"return_dict": True, "steps": steps, **kwargs}
         )
 
-    def predict(self, x, *, batch_size: int = 32, verbose="auto", **kwargs):
+    def predict(self, x, *, batch_size: int = 32, verbose: int | str = "auto", **kwargs):
         """Gives one vector for each text.
 
         Args:

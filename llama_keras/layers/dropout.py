@@ -19,16 +19,22 @@ def number_replicas(function: Callable[[], Any]) -> None:
     _replica = function
 
 
-class ReplicaSeedGenerator(keras.random.SeedGenerator):
-    """A Keras seed generator that gives each replica its own seeds.
+class ReplicaSeeds(keras.random.SeedGenerator):
+    """The seeds of another generator, shifted by the number of the replica that runs.
 
-    A seed is a pure function of the generator's seed, of how many were drawn before, and of the
-    replica; the first replica has those of `keras.random.SeedGenerator`.
+    A seed is a pure function of the generator's own seed, of how many were drawn before, and of the
+    replica; the first replica has those of the generator.
+
+    Args:
+        generator: a `keras.random.SeedGenerator`, which keeps the state.
     """
+
+    def __init__(self, generator: keras.random.SeedGenerator):
+        self.generator = generator  # and no state of its own
 
     def next(self, ordered=True):
         """Gives the next seed, `(2,)`."""
-        seed = super().next(ordered=ordered)
+        seed = self.generator.next(ordered=ordered)
         replica = _replica()
         if isinstance(replica, int) and replica == 0:
             return seed
@@ -39,14 +45,12 @@ class ReplicaSeedGenerator(keras.random.SeedGenerator):
 class Dropout(keras.layers.Dropout):
     """`keras.layers.Dropout`, which under `tf.distribute` drops other values on each replica.
 
-    Args:
-        rate: share of values that are dropped.
-        seed: of the generator.
-        **kwargs: of `keras.layers.Dropout`.
+    Arguments are those of `keras.layers.Dropout`.
     """
 
-    def __init__(self, rate, *, seed=None, **kwargs):
-        super().__init__(rate, seed=seed, **kwargs)
-        if self.rate > 0:
-            del self.seed_generator  # so that Keras forgets its state
-            self.seed_generator = ReplicaSeedGenerator(seed)
+    def call(self, inputs, training=False):
+        """Gives `inputs`, in training with a share of them dropped and the others scaled up."""
+        if not training or not self.rate:
+            return inputs
+        seeds = ReplicaSeeds(self.seed_generator)
+        return keras.random.dropout(inputs, self.rate, noise_shape=self.noise_shape, seed=seeds)
