@@ -3,6 +3,7 @@
 Axes: N, M texts, V views, B batch, T tokens, E vector.
 """
 
+import functools
 import logging
 
 import keras
@@ -158,7 +159,11 @@ class Embedder(FineTunedTask):
         _check_negatives(rows)
         return rows
 
-    def _fit_steps(self, train, validation, *, batch_size, epochs, seed, **kwargs):
+    def _fit_steps(self, train, validation, *, batch_size, epochs, seed, checkpoints, **kwargs):
+        from llama_keras.data.pairs import view_batches
+        from llama_keras.training.resume import resumable_fit
+        from llama_keras.training.run_identity import digest_of
+
         if batch_size < 2 and len(train.views) < 3:
             raise InputError(
                 f"batch_size={batch_size} leaves no negatives: they are the other examples of a "
@@ -170,22 +175,37 @@ class Embedder(FineTunedTask):
         held_out = {}
         if validation is not None:
             _check_retrieval(validation)
-            held_out["validation_data"] = self._view_batches(validation, batch_size, seed=0)
-            held_out["validation_steps"] = -(-len(validation.numbers) // batch_size)
-        return keras.Model.fit(
-            self,
-            self._view_batches(train, batch_size, seed=seed),
-            steps_per_epoch=steps,
+            data, length = self._held_out_batches(validation, batch_size)
+            held_out = {"validation_data": data, "validation_steps": length}
+
+        def batches(share, first_step):
+            return view_batches(
+                train, batch_size=batch_size, seed=seed, first_step=first_step, share=share
+            )[0]
+
+        plan = {"batch_size": batch_size, "seed": seed}
+        return resumable_fit(
+            functools.partial(keras.Model.fit, self),
+            model=self,
+            batches=batches,
+            checkpoints=checkpoints,
+            steps=steps,
             epochs=epochs,
+            plan=plan | {"data": digest_of(train)} if checkpoints else plan,
             **{"shuffle": False, **held_out, **kwargs},
         )
 
-    def _view_batches(self, rows, batch_size: int, *, seed: int):
+    def _held_out_batches(self, rows, batch_size: int):
+        # The same company for each text every time.
         from llama_keras.data.pairs import view_batches
 
-        return self.distributed(
-            lambda share: view_batches(rows, batch_size=batch_size, seed=seed, share=share)[0]
-        )
+        steps = -(-len(rows.numbers) // batch_size)
+
+        def batches(share):
+            dataset, _ = view_batches(rows, batch_size=batch_size, seed=0, share=share)
+            return dataset.take(steps * share.count)
+
+        return self.once(batches, steps=steps)
 
     def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
         """Gives `loss` and `retrieval_accuracy` within batches, as a dict.
@@ -203,8 +223,7 @@ class Embedder(FineTunedTask):
         _check_retrieval(rows)
         if not self.compiled:
             self.compile()
-        batches = self._view_batches(rows, batch_size, seed=0)
-        steps = -(-len(rows.numbers) // batch_size)
+        batches, steps = self._held_out_batches(rows, batch_size)
         return keras.Model.evaluate(
             self, batches, **{"return_dict": True, "steps": steps, **kwargs}
         )

@@ -72,6 +72,7 @@ class FineTunedTask(Task):
         batch_size: int = 32,
         epochs: int = 1,
         seed: int = 0,
+        checkpoints=None,
         **kwargs,
     ):
         """Fine-tunes by the task's strategy.
@@ -84,15 +85,21 @@ class FineTunedTask(Task):
             batch_size: rows in a batch.
             epochs: passes over the data.
             seed: of the order of examples.
+            checkpoints: a `training.Checkpoints`. Where it has one already, by an interrupted fit
+                of the same examples and settings, training goes on from there, to the same
+                weights. `linear_probe` has no steps and begins anew.
             **kwargs: of `keras.Model.fit`; `linear_probe` takes `callbacks` and `verbose` only.
 
         Returns:
             A Keras `History`.
 
         Raises:
-            InputError: there are no examples, or one is not what the task takes.
+            InputError: there are no examples, or one is not what the task takes; or the
+                checkpoints are of another run.
         """
         if not self.is_raw(x):
+            if checkpoints is not None:
+                raise InputError("checkpoints= needs raw examples: others cannot be resumed in.")
             return super().fit(
                 x,
                 y,
@@ -114,7 +121,13 @@ class FineTunedTask(Task):
         if self.strategy.name == "linear_probe":
             return self._fit_probe(train, validation, batch_size=batch_size, **kwargs)
         return self._fit_steps(
-            train, validation, batch_size=batch_size, epochs=epochs, seed=seed, **kwargs
+            train,
+            validation,
+            batch_size=batch_size,
+            epochs=epochs,
+            seed=seed,
+            checkpoints=checkpoints,
+            **kwargs,
         )
 
     def _forget_traces(self) -> None:
@@ -123,8 +136,10 @@ class FineTunedTask(Task):
         self._graph = None
         self.train_function = self.test_function = self.predict_function = None
 
-    def _fit_steps(self, train, validation, *, batch_size, epochs, seed, **kwargs):
+    def _fit_steps(self, train, validation, *, batch_size, epochs, seed, checkpoints, **kwargs):
         from llama_keras.data.bucketing import training_batches, weighted
+        from llama_keras.training.resume import resumable_fit
+        from llama_keras.training.run_identity import digest_of
 
         if (class_weight := kwargs.pop("class_weight", None)) is not None:
             train = weighted(train, class_weight)
@@ -136,14 +151,21 @@ class FineTunedTask(Task):
             data, length = self._inference_batches(validation, batch_size)
             held_out = {"validation_data": data, "validation_steps": length}
 
-        def batches(share):
-            dataset, _ = training_batches(train, batch_size=batch_size, seed=seed, share=share)
+        def batches(share, first_step):
+            dataset, _ = training_batches(
+                train, batch_size=batch_size, seed=seed, first_step=first_step, share=share
+            )
             return self.as_batches(dataset)
 
-        return super().fit(
-            self.distributed(batches),
-            steps_per_epoch=steps,
+        plan = {"batch_size": batch_size, "seed": seed}
+        return resumable_fit(
+            super().fit,
+            model=self,
+            batches=batches,
+            checkpoints=checkpoints,
+            steps=steps,
             epochs=epochs,
+            plan=plan | {"data": digest_of(train)} if checkpoints else plan,
             **{"shuffle": False, **held_out, **kwargs},
         )
 
@@ -196,7 +218,7 @@ class FineTunedTask(Task):
         data, steps = self._inference_batches(self.example_rows(x, y), batch_size)
         return super().evaluate(data, **{"steps": steps, **kwargs})
 
-    def run_head(self, rows, *, batch_size: int, verbose="auto") -> list:
+    def run_head(self, rows, *, batch_size: int, verbose: int | str = "auto") -> list:
         """Gives the head's outputs for all rows, traced once for all lengths.
 
         Args:

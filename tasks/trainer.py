@@ -39,10 +39,11 @@ class PlainTrainer(keras.Model):
         return self.distributed(make), None
 
 
-if TYPE_CHECKING:
-    from llama_keras.training.exact_trainer import ExactTrainer as Trainer
-elif keras.backend.backend() == "tensorflow":
-    from llama_keras.training.exact_trainer import ExactTrainer as Trainer
+if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
+    from llama_keras.training.exact_trainer import ExactTrainer
+
+    class Trainer(ExactTrainer, keras.Model):
+        """Steps that are exact on any number of replicas."""
 else:
     Trainer = PlainTrainer
 

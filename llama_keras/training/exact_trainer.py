@@ -7,7 +7,7 @@ and optimizers stay Keras's own.
 """
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -19,9 +19,16 @@ from llama_keras.training.micro_batches import add_over_parts
 from llama_keras.training.optimizers_apart import check_optimizer, expect_summed_gradients
 from llama_keras.training.replicas import across, sum_over_replicas
 
+if TYPE_CHECKING:
+    from keras import Model as _Model
+else:
+    # No subclass of keras.Model: Keras makes a functional model by changing the bases of all its
+    # classes, which would reach every other model of this kind.
+    _Model = object
 
-class ExactTrainer(keras.Model):
-    """A `keras.Model` whose training step is exact under every `tf.distribute` strategy.
+
+class ExactTrainer(_Model):
+    """Mixed into a `keras.Model`: training steps that are exact under every strategy.
 
     The loss is the mean over the *global* batch (by rows, or by whatever the loss counts), whatever
     part of it each replica has, none included; gradients are summed over the replicas once, and
@@ -40,8 +47,11 @@ class ExactTrainer(keras.Model):
     import keras, numpy as np
     from llama_keras.training import ExactTrainer
 
+    class Model(ExactTrainer, keras.Model):
+        pass
+
     inputs = keras.Input((4,))
-    model = ExactTrainer(inputs, keras.layers.Dense(1)(inputs))
+    model = Model(inputs, keras.layers.Dense(1)(inputs))
     model.compile("adamw", loss="mse", gradient_accumulation_steps=4)
     model.fit(np.ones((32, 4)), np.ones((32, 1)), batch_size=16, verbose=0)
     ```
@@ -157,20 +167,27 @@ class ExactTrainer(keras.Model):
             y, answer, weight = across((y, answer, weight))
         loss = self.compute_loss(x=x, y=y, y_pred=answer, sample_weight=weight, training=training)
         count = self.loss_count(x, y, weight)
+        replicas = float(self.num_replicas)
+        if not (self._loss_kind.is_mean or self.loss_couples_rows):
+            return self._share_of_sum(x, y, answer, weight, loss, total=total, training=training)
         # An empty part has no mean.
         loss = tf.where(count > 0, loss, tf.zeros_like(loss))
-        replicas = float(self.num_replicas)
         mean = loss * replicas if self.loss_is_scaled else loss
-        self._count_loss_in(mean if self._loss_kind.is_mean else loss, count)
+        self._count_loss_in(mean, count)
         self.compute_metrics(x, y, answer, sample_weight=weight)
         if self.loss_couples_rows:  # the whole loss already, of which each replica moves its part
             return mean - (replicas - 1) / replicas * self._regularization()
-        if self._loss_kind.is_mean:
-            return mean * tf.math.divide_no_nan(
-                tf.cast(count, mean.dtype), tf.cast(total, mean.dtype)
-            )
-        again = 1 - 1 / self.gradient_accumulation_steps  # of it each part has the whole
-        return loss - self._regularization() / replicas * again
+        return mean * tf.math.divide_no_nan(tf.cast(count, mean.dtype), tf.cast(total, mean.dtype))
+
+    def _share_of_sum(self, x, y, answer, weight, loss, *, total, training: bool):
+        """Gives this part's share of a loss that is a sum, with its share of the penalties."""
+        parts = self.gradient_accumulation_steps if training else 1
+        replicas = float(self.num_replicas)
+        share = loss - self._regularization() / replicas * (1 - 1 / parts)
+        # Whatever the parts, a batch counts with the sum of its shares.
+        self._count_loss_in(share * replicas * parts, total / replicas / parts)
+        self.compute_metrics(x, y, answer, sample_weight=weight)
+        return share
 
     def _regularization(self):
         return tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses]) if self.losses else 0.0
@@ -184,7 +201,8 @@ class ExactTrainer(keras.Model):
         """Measures a batch; see the class."""
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         answer = self(x, training=False) if self._call_has_training_arg else self(x)
-        self._share_of_loss(x, y, answer, weight, total=tf.ones(()), training=False)
+        total = sum_over_replicas(self.loss_count(x, y, weight))
+        self._share_of_loss(x, y, answer, weight, total=total, training=False)
         return self.get_metrics_result()
 
     def make_train_function(self, force=False):

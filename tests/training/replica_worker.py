@@ -17,6 +17,11 @@ from llama_keras.layers.dropout import Dropout
 from llama_keras.tasks import Embedder, Pretraining, TextClassifier, TokenClassifier
 from llama_keras.training import ExactTrainer
 
+
+class Model(ExactTrainer, keras.Model):
+    """What people make of the mixin."""
+
+
 ONE_LAYER = {"backbone_arguments": {"num_layers": 1}}
 SMALL = {"batch_size": 4, "epochs": 2, "verbose": 0}
 
@@ -57,7 +62,7 @@ def summed_loss():
     """A sum, not a mean, with a regularizer, in parts that do not divide the batch."""
     inputs = keras.Input((3,))
     head = keras.layers.Dense(1, kernel_regularizer=keras.regularizers.L2(0.1))
-    model = ExactTrainer(inputs, head(inputs))
+    model = Model(inputs, head(inputs))
     loss = keras.losses.MeanSquaredError(reduction="sum")
     model.compile("sgd", loss=loss, gradient_accumulation_steps=3)
     x = np.random.default_rng(0).normal(size=(10, 3)).astype("float32")
@@ -71,7 +76,7 @@ CASES = (text_classifier, token_classifier, embedder, pretraining, summed_loss)
 def overflow():
     """Gives the weights before and after a step that overflows on one replica, and the scale."""
     inputs = keras.Input((2,))
-    model = ExactTrainer(inputs, keras.layers.Dense(1)(inputs))
+    model = Model(inputs, keras.layers.Dense(1)(inputs))
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(), initial_scale=1024.0)
     model.compile(optimizer, loss="mse")
     x = np.array([[1, 1], [1, 1], [1, 1], [1, np.inf]], "float32")
@@ -95,7 +100,7 @@ def dropout_masks(strategy):
 
 def refusals():
     inputs = keras.Input((2,))
-    model = ExactTrainer(inputs, keras.layers.Dense(1)(inputs))
+    model = Model(inputs, keras.layers.Dense(1)(inputs))
     found = []
     for settings in (
         {"gradient_accumulation_steps": 2},
