@@ -1,5 +1,7 @@
+import contextlib
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -86,3 +88,20 @@ def test_dropout_acts_in_training_only():
     quiet = numpy(layer(x))
     np.testing.assert_array_equal(quiet, numpy(layer(x, training=False)))
     assert np.abs(numpy(layer(x, training=True)) - quiet).max() > 1e-3
+
+
+def test_rematerialized_blocks_learn_the_same():
+    inputs = keras.Input((None, 16))
+    x = np.random.default_rng(0).normal(size=(2, 5, 16)).astype("float32")
+    listed = keras.RematScope(mode="list_of_layers", layer_names=["block"])
+    learned = []
+    for scope in (contextlib.nullcontext(), listed):
+        with scope:
+            layer = build(name="block")
+        bias, turns = AttentionBias()(inputs[..., 0]), RotaryEmbedding(4)(inputs[..., 0])
+        model = keras.Model(inputs, layer(inputs, bias=bias, cos=turns[0], sin=turns[1]))
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.train_on_batch(x, x * 0.5)
+        learned.append([numpy(weight) for weight in layer.weights])
+    for plain, again in zip(*learned, strict=True):
+        np.testing.assert_allclose(again, plain, rtol=1e-5, atol=1e-6)

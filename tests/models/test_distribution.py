@@ -187,3 +187,20 @@ class TestAllLayouts:
                     for kind in ("keras", "h5"):
                         loaded = arrays[name.replace("saved/", f"saved/{where}/{kind}/")]
                         np.testing.assert_array_equal(loaded, arrays[name])
+
+
+@needs_jax
+@pytest.mark.slow
+def test_the_page_s_code_runs(repository):
+    page = (repository / "docs" / "distribution.md").read_text(encoding="utf-8")
+    code = re.findall(r"## JAX.*?```python\n(.*?)```", page, re.DOTALL)[0]
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=repository,
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "('model', 'batch')" in result.stdout.splitlines()[-1]
