@@ -286,7 +286,8 @@ class Batcher:
             inputs = merge([task.inputs for task in batch], fill=self._batching.filled(sum(rows)))
             outputs = self._timed(first, inputs, sum(rows))
             specs = first.servable.model.signatures[first.signature]
-            parts = split(outputs, rows, signature=specs, inputs=inputs)
+            is_ours = bool(first.servable.manifest.task)  # only our exports tell one
+            parts = split(outputs, rows, signature=specs, inputs=inputs, is_ours=is_ours)
         except Exception:  # one row may be the cause: its neighbours must not pay for it
             for task in batch:
                 self._run_one(task)

@@ -5,7 +5,6 @@ What `text.Tokenizer` does where the model was made. The server has no tokenizer
 """
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,12 +13,15 @@ import numpy as np
 
 from ..text.chat import render_chat, shield_messages, split_shielded
 from ..text.offsets import clean_text
-from .manifest import MANIFEST_FILE
 from .openai_errors import OpenAiError
 from .served import Servable, ServedModels
 
 # What an export must have to be talked to token by token.
 NEEDED = ("tokenize", "vocabulary", "token_scores", "prefill", "decode", "generate_ids")
+# What its manifest must tell.
+_TOLD = ("vocabulary", "context_length", "defaults", "chat_template")
+# Texts that become ids in one call.
+_MAX_TEXTS = 64
 
 
 async def run(
@@ -27,11 +29,6 @@ async def run(
 ) -> dict[str, np.ndarray]:
     """Gives the outputs of a signature; other requests may share its batch."""
     return await asyncio.wrap_future(served.submit(servable, signature, inputs))
-
-
-async def _at_once(servable: Servable, signature: str, **inputs: Any) -> dict[str, np.ndarray]:
-    """Gives the outputs of a signature that takes no time, whatever the limits of requests."""
-    return await asyncio.to_thread(servable.model.run_arrays, signature, inputs)
 
 
 def strings(texts: Sequence[str]) -> np.ndarray:
@@ -70,9 +67,13 @@ class ChatText:
         """Reads a version's manifest and vocabulary; None where it does not generate."""
         if any(name not in servable.model.signatures for name in NEEDED):
             return None
-        manifest = _manifest(servable)
+        manifest = servable.manifest.content
+        if any(name not in manifest for name in _TOLD):
+            return None
         ids = np.arange(manifest["vocabulary"]["vocabulary_size"] + 1, dtype="int32")
-        found = await _at_once(servable, "vocabulary", token_ids=ids)
+        # Asked for once, by nobody's request: no limit of requests holds for it.
+        run_arrays = servable.model.run_arrays
+        found = await asyncio.to_thread(run_arrays, "vocabulary", {"token_ids": ids})
         return cls(manifest, found["piece_bytes"].tolist())
 
     # A `Completion` takes this for its tokenizer: all that it asks of one is the following.
@@ -99,15 +100,17 @@ class ChatText:
         """Gives the bytes of one id as they stand within a text."""
         return self.pieces[min(token_id, len(self.pieces) - 1)]
 
-    async def encode(self, servable: Servable, texts: Sequence[str]) -> list[list[int]]:
+    async def encode(
+        self, served: ServedModels, servable: Servable, texts: Sequence[str]
+    ) -> list[list[int]]:
         """Gives the ids that `generate` reads for prompts."""
         begin = [self._known["bos_id"]] if self._known["add_bos"] else []
         end = [self._known["eos_id"]] if self._known["add_eos"] else []
-        rows = [[*begin, *row, *end] for row in await self._plain(servable, texts)]
+        rows = [[*begin, *row, *end] for row in await self._plain(served, servable, texts)]
         return [row or [self._known["start_id"]] for row in rows]
 
     async def encode_chat(
-        self, servable: Servable, messages: Sequence[Mapping[str, Any]]
+        self, served: ServedModels, servable: Servable, messages: Sequence[Mapping[str, Any]]
     ) -> list[int]:
         """Gives the ids of a conversation as `Tokenizer.encode_chat` does: none forges a turn.
 
@@ -124,7 +127,7 @@ class ChatText:
         )
         parts = split_shielded(text, special, shield)
         texts = [part for part, is_special in parts if not is_special]
-        rest = iter(await self._plain(servable, texts))
+        rest = iter(await self._plain(served, servable, texts))
         known = {**self._special, **self._known["user_tokens"]}
         ids: list[int] = []
         for part, is_special in parts:
@@ -138,21 +141,20 @@ class ChatText:
     def _text_of(self, token_id: int | None) -> str:
         return "" if token_id is None else self.pieces[token_id].decode()
 
-    async def _plain(self, servable: Servable, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        found = await _at_once(servable, "tokenize", text=strings(texts))
-        return [[id_ for id_ in row if id_ >= 0] for row in found["token_ids"].tolist()]
+    async def _plain(
+        self, served: ServedModels, servable: Servable, texts: Sequence[str]
+    ) -> list[list[int]]:
+        rows: list[list[int]] = []
+        for start in range(0, len(texts), _MAX_TEXTS):
+            part = strings(texts[start : start + _MAX_TEXTS])
+            found = await run(served, servable, "tokenize", text=part)
+            rows += [[id_ for id_ in row if id_ >= 0] for row in found["token_ids"].tolist()]
+        return rows
 
 
 def chat_template_of(servable: Servable) -> str | None:
     """Gives the chat template of a version that generates text, None where it has none."""
-    return _manifest(servable).get("chat_template")
-
-
-def _manifest(servable: Servable) -> dict[str, Any]:
-    file = servable.model.folder.path / MANIFEST_FILE
-    return json.loads(file.read_text(encoding="utf-8"))
+    return servable.manifest.content.get("chat_template")
 
 
 class Chats:

@@ -33,6 +33,7 @@ class Manifest:
         weights_sha256: of the weights, by `export_manifest.weights_sha256`.
         evaluation: part of the data to the metrics that the model reached on it.
         heads: of several tasks in one export, name to what is told of each.
+        content: all that the file holds.
     """
 
     task: str = ""
@@ -46,6 +47,7 @@ class Manifest:
     weights_sha256: str = ""
     evaluation: dict[str, Any] = field(default_factory=dict)
     heads: dict[str, Any] = field(default_factory=dict)
+    content: dict[str, Any] = field(default_factory=dict)
 
 
 def read_manifest(directory: str | Path) -> Manifest:
@@ -82,4 +84,5 @@ def read_manifest(directory: str | Path) -> Manifest:
         weights_sha256=(content.get("weights") or {}).get("sha256") or "",
         evaluation=content.get("evaluation") or {},
         heads=content.get("heads") or {},
+        content=content,
     )

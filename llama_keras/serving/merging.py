@@ -4,7 +4,7 @@ Axes: B rows of one request, M columns of an output whose width depends on the r
 a text, the tokens of an answer).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -53,6 +53,7 @@ def split(
     *,
     signature: Signature,
     inputs: Mapping[str, np.ndarray],
+    is_ours: bool = False,
 ) -> list[dict[str, np.ndarray]] | None:
     """Gives each request its rows, as wide as if it had been alone.
 
@@ -65,6 +66,9 @@ def split(
         rows: of each request; behind them may be filling.
         signature: that ran.
         inputs: the merged inputs.
+        is_ours: whether this package made the signature, so that -1 is its filling for sure. Of
+            others an output as wide as an input is left so: it may have its width from there, and
+            a -1 may be an answer.
 
     Returns:
         Outputs by name for each request; None where an output has other rows than the inputs.
@@ -72,7 +76,8 @@ def split(
     total = len(next(iter(inputs.values())))
     if any(array.shape[:1] != (total,) for array in outputs.values()):
         return None
-    open_widths = _open_widths(outputs, signature=signature, inputs=inputs)
+    kept = set() if is_ours else {size for array in inputs.values() for size in array.shape[1:]}
+    open_widths = _open_widths(outputs, signature=signature, kept=kept)
     parts = []
     start = 0
     for count in rows:
@@ -86,15 +91,14 @@ def split(
 
 
 def _open_widths(
-    outputs: Mapping[str, np.ndarray], *, signature: Signature, inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray], *, signature: Signature, kept: Collection[int]
 ) -> list[list[str]]:
     """Gives the outputs whose width comes from the rows, those of one width together."""
-    given = {size for array in inputs.values() for size in array.shape[1:]}
     groups: dict[int, list[str]] = {}
     for name, array in outputs.items():
         spec = signature.outputs.get(name)
         is_open = spec is not None and spec.shape is not None and spec.shape[1:2] == (-1,)
-        if is_open and array.ndim > 1 and array.shape[1] not in given:
+        if is_open and array.ndim > 1 and array.shape[1] not in kept:
             groups.setdefault(array.shape[1], []).append(name)
     return [names for names in groups.values() if any(outputs[n].dtype.kind == "i" for n in names)]
 

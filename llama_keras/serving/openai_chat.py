@@ -23,7 +23,7 @@ async def answer_chat(chats: Chats, asked: ChatRequest) -> Response:
         return await stream(_events(chats, asked))
     with chats.served.use(asked.model) as servable:
         chat = await chats.of(servable)
-        ids = await _prompt(servable, chat, asked)
+        ids = await _prompt(chats, servable, chat, asked)
         rows = rows_of(asked, chat, [ids], limit=asked.limit or CHAT_TOKENS)
         logprobs: Sequence[Any] = [None] * len(rows)
         if asked.logprobs:
@@ -54,7 +54,7 @@ async def answer_chat(chats: Chats, asked: ChatRequest) -> Response:
 async def _events(chats: Chats, asked: ChatRequest):
     with chats.served.use(asked.model) as servable:
         chat = await chats.of(servable)
-        ids = await _prompt(servable, chat, asked)
+        ids = await _prompt(chats, servable, chat, asked)
         rows = rows_of(asked, chat, [ids], limit=asked.limit or CHAT_TOKENS)
         head = head_of("chat.completion.chunk", "chatcmpl", servable)
         head |= {"usage": None} if asked.with_usage else {}
@@ -93,7 +93,9 @@ async def _events(chats: Chats, asked: ChatRequest):
             yield {**head, "choices": [], "usage": usage_of([ids], total)}
 
 
-async def _prompt(servable: Servable, chat: ChatText, asked: ChatRequest) -> list[int]:
+async def _prompt(
+    chats: Chats, servable: Servable, chat: ChatText, asked: ChatRequest
+) -> list[int]:
     if chat.chat_template is None:
         raise OpenAiError(
             400,
@@ -105,7 +107,7 @@ async def _prompt(servable: Servable, chat: ChatText, asked: ChatRequest) -> lis
         {**message, "content": _content(place, message.get("content"))}
         for place, message in enumerate(asked.messages)
     ]
-    return await chat.encode_chat(servable, messages)
+    return await chat.encode_chat(chats.served, servable, messages)
 
 
 def _content(place: int, content: Any) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 from starlette.responses import Response
 
 from .chat_decoding import (
-    MAX_ROWS,
     Answer,
     Row,
     answer_of_one,
@@ -36,7 +35,7 @@ async def answer_completion(chats: Chats, asked: CompletionRequest) -> Response:
         return await stream(_events(chats, asked))
     with chats.served.use(asked.model) as servable:
         chat = await chats.of(servable)
-        prompts = await _prompts(servable, chat, asked)
+        prompts = await _prompts(chats, servable, chat, asked)
         ids = [prompt.ids for prompt in prompts]
         rows, answers, scores = await _answers(chats, servable, chat, asked, ids)
         each = asked.n or 1
@@ -58,7 +57,7 @@ async def answer_completion(chats: Chats, asked: CompletionRequest) -> Response:
 async def _events(chats: Chats, asked: CompletionRequest):
     with chats.served.use(asked.model) as servable:
         chat = await chats.of(servable)
-        prompts = await _prompts(servable, chat, asked)
+        prompts = await _prompts(chats, servable, chat, asked)
         ids = [prompt.ids for prompt in prompts]
         head = head_of("text_completion", "cmpl", servable)
         head |= {"usage": None} if asked.with_usage else {}
@@ -122,11 +121,13 @@ async def _nothing(rows: int):
         yield index, Answer("", [], [], "length")
 
 
-async def _prompts(servable: Servable, chat: ChatText, asked: CompletionRequest) -> list[_Prompt]:
+async def _prompts(
+    chats: Chats, servable: Servable, chat: ChatText, asked: CompletionRequest
+) -> list[_Prompt]:
     texts = [part for part in asked.prompts if isinstance(part, str)]
     hidden = frozenset({0} if chat.adds_bos() else ())
     if texts:
-        rows = await chat.encode(servable, texts)
+        rows = await chat.encode(chats.served, servable, texts)
         return [_Prompt(row, text, hidden) for row, text in zip(rows, texts, strict=True)]
     found = []
     for row in asked.prompts:
@@ -158,7 +159,7 @@ async def _answers(
         for prompt in prompts:
             check_length(prompt, chat, new=0)
         rows = [Row(prompt, {}) for prompt in prompts for _ in range(asked.n or 1)]
-        scores = await _scored(chats, servable, [row.prompt for row in rows])
+        scores = await score(served, servable, [row.prompt for row in rows])
         if not limit:
             return rows, [Answer("", [], [], "length") for _ in rows], scores
         answers = []
@@ -174,19 +175,12 @@ async def _answers(
         return rows, await answer_whole(served, servable, rows, stop=stop), None
     answers = await answer_scored(served, servable, rows, stop=stop, chat=chat)
     wholes = [row.prompt + answer.token_ids for row, answer in zip(rows, answers, strict=True)]
-    return rows, answers, await _scored(chats, servable, wholes)
+    return rows, answers, await score(served, servable, wholes)
 
 
 def _is_greedy(asked: CompletionRequest, chat: ChatText) -> bool:
     given = chat.defaults["temperature"] if asked.temperature is None else asked.temperature
     return asked.limit == 0 or given == 0
-
-
-async def _scored(chats: Chats, servable: Servable, rows: Sequence[list[int]]):
-    found: list[TokenScores] = []
-    for start in range(0, len(rows), MAX_ROWS):
-        found += await score(chats.served, servable, rows[start : start + MAX_ROWS])
-    return found
 
 
 def _logprobs(

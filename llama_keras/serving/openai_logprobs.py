@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .chat_decoding import Answer
+from .chat_decoding import MAX_ROWS, Answer
 from .chat_text import ChatText, run
 from .served import Servable, ServedModels
 
@@ -32,6 +32,15 @@ async def score(
     served: ServedModels, servable: Servable, rows: Sequence[Sequence[int]]
 ) -> list[TokenScores]:
     """Gives the scores of rows of token ids, none empty, each within the model's context."""
+    found: list[TokenScores] = []
+    for start in range(0, len(rows), MAX_ROWS):
+        found += await _score(served, servable, rows[start : start + MAX_ROWS])
+    return found
+
+
+async def _score(
+    served: ServedModels, servable: Servable, rows: Sequence[Sequence[int]]
+) -> list[TokenScores]:
     length = max(map(len, rows))
     token_ids, mask = (np.zeros((len(rows), length), "int32") for _ in range(2))
     for index, row in enumerate(rows):

@@ -8,7 +8,7 @@ completions, as OpenAI has it, and `openai_chat.CHAT_TOKENS` for chats.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -20,6 +20,7 @@ from .openai_embeddings import answer_embeddings
 from .openai_errors import OpenAiError, as_openai_error
 from .openai_schema import ChatRequest, CompletionRequest, EmbeddingRequest, parse
 from .served import ServedModels
+from .wanted import while_wanted
 
 MAX_REQUEST_BYTES = 32 * 2**20
 READ_SECONDS = 60.0
@@ -51,7 +52,7 @@ def routes(
             body = await _read(request, max_request_bytes, timeout)
             small = len(body) <= _INLINE_BYTES  # else in a thread: the loop serves others meanwhile
             asked = parse(kind, body) if small else await asyncio.to_thread(parse, kind, body)
-            return await _while_wanted(request, answer(chats, asked))
+            return await while_wanted(request, answer(chats, asked))
 
         return _with_errors(handle)
 
@@ -71,24 +72,6 @@ def _with_errors(handle: Callable[[Request], Awaitable[Response]]):
         return Response(found.body(), found.status, headers, media_type="application/json")
 
     return answer
-
-
-async def _while_wanted(request: Request, work: Awaitable[Response]) -> Response:
-    """Gives what `work` gives; when the client goes before, what still waits is dropped."""
-
-    async def leave() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    tasks = (asyncio.ensure_future(work), asyncio.ensure_future(leave()))
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done():
-            return await tasks[0]
-        raise ClientDisconnect()
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 async def _read(request: Request, limit: int, timeout: float) -> bytes:

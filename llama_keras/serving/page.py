@@ -46,8 +46,8 @@ def routes(served: ServedModels) -> list[Route]:
             try:
                 with served.use(name) as servable:
                     found.append(_about(servable))
-            except Refused:
-                continue  # no version of it answers now
+            except (Refused, KeyError, TypeError, OSError):
+                continue  # no version of it answers now, or its manifest is damaged
         return JSONResponse({"models": found}, headers={"Cache-Control": "no-store"})
 
     return [Route("/", page, methods=["GET"]), Route(MODELS_PATH, models, methods=["GET"])]

@@ -9,7 +9,6 @@ import re
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import numpy as np
@@ -31,6 +30,7 @@ from .rest import (
 )
 from .served import Servable, ServedModels, VersionState
 from .signature_def import DEFAULT_SIGNATURE
+from .wanted import while_wanted
 
 _VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _POST = re.compile(rf"(?i)/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<verb>predict|classify|regress)")
@@ -114,7 +114,7 @@ class RestRoutes:
     ) -> dict[str, np.ndarray]:
         timeout = self._limits.timeout
         future = self._served.submit(servable, name, inputs, timeout=timeout)
-        return await _answer_or_gone(request, future)
+        return await while_wanted(request, asyncio.wrap_future(future))
 
     def _get(self, match: re.Match[str]) -> bytes:
         if match["name"] is None:
@@ -165,25 +165,6 @@ async def _read(request: Request, *, limits: Limits) -> bytes:
     except TooLargeError:
         text = f"The request is larger than {most} bytes; send fewer rows"
         raise RestError(413, text) from None
-
-
-async def _answer_or_gone(request: Request, future: Future) -> dict[str, np.ndarray]:
-    """Waits for the model, or until the caller goes; then the work is dropped."""
-    answer = asyncio.wrap_future(future)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientDisconnect
-        return answer.result()
-    finally:
-        answer.cancel()
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _made(inline: bool, function: Callable[..., _Made], *arguments: Any) -> _Made:

@@ -1,6 +1,5 @@
 """Check that an export runs where this package is not: what it holds, and what it answers."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -242,9 +241,8 @@ def _model(export: _Export, model) -> Line:
         raise InputError(f"A {kind} cannot be exported; these can: {sorted(SIGNATURES)}.")
 
     def answer(signature: str, columns: dict[str, Any]) -> dict[str, Any]:
-        content = json.loads((export.path / MANIFEST_FILE).read_text(encoding="utf-8"))
         wanted = EXPORT_SETTINGS.get(kind, ())
-        defaults = content.get("defaults") or {}
+        defaults = export.manifest.content.get("defaults") or {}
         settings = {name: defaults[name] for name in wanted if name in defaults}
         functions = SIGNATURES[kind](model, **settings).functions
         if signature not in functions:

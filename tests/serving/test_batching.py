@@ -18,6 +18,7 @@ from llama_keras.serving.manifest import Manifest
 from llama_keras.serving.merging import merge, split
 from llama_keras.serving.metrics import Metrics
 from llama_keras.serving.served import Refused, Servable
+from llama_keras.serving.signature_def import Signature, TensorSpec
 from tests.serving.fakes import SPELL, FakeModel, texts
 
 
@@ -85,6 +86,22 @@ def test_what_waits_runs_as_one_batch(busy, servable, model):
     for future, values in zip([first, *futures], [("first",), *asked], strict=True):
         assert_alone(future.result(timeout=10), *values)
     assert model.runs == [1, 3, 3]  # never more than four rows
+
+
+KINDS = {"ids": "int32", "values": "float"}
+
+
+def test_an_output_as_wide_as_an_input_is_cut_where_its_filling_is_known():
+    takes = {"x": TensorSpec("", "int32", (-1, -1))}
+    gives = {name: TensorSpec("", kind, (-1, -1)) for name, kind in KINDS.items()}
+    signature = Signature(takes, gives)
+    outputs = {"ids": np.array([[7, -1], [8, 9]]), "values": np.array([[1.0, 0], [2, 3]])}
+    asked = {"signature": signature, "inputs": {"x": np.zeros((2, 2), "int32")}}
+    theirs, ours = (split(outputs, [1, 1], is_ours=is_ours, **asked) for is_ours in (False, True))
+    assert theirs is not None and ours is not None
+    assert [part["ids"].tolist() for part in theirs] == [[[7, -1]], [[8, 9]]]
+    assert [part["ids"].tolist() for part in ours] == [[[7]], [[8, 9]]]
+    assert [part["values"].tolist() for part in ours] == [[[1]], [[2, 3]]]
 
 
 @settings(max_examples=150, deadline=None)

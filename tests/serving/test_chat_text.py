@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,15 +32,18 @@ CONTENTS = [
 ]
 
 
-def servable_of(tokenizer) -> Any:
-    """Runs the functions of a tokenizer's signatures as an export would."""
+def served_of(tokenizer) -> tuple[Any, Any]:
+    """Runs the functions of a tokenizer's signatures as an export would that is served."""
     functions = vocabulary_signatures(tokenizer)
 
-    def run_arrays(signature, inputs):
+    def submit(servable, signature, inputs):
+        assert len(inputs["text"]) <= 64
         found = functions[signature](**{k: tf.constant(v) for k, v in inputs.items()})
-        return {name: value.numpy() for name, value in found.items()}
+        future = Future()
+        future.set_result({name: value.numpy() for name, value in found.items()})
+        return future
 
-    return SimpleNamespace(model=SimpleNamespace(run_arrays=run_arrays))
+    return SimpleNamespace(submit=submit), SimpleNamespace()
 
 
 @pytest.fixture(scope="module", params=["byte_pair", "sentence_piece"])
@@ -60,15 +64,15 @@ def chat(tokenizer):
 
 
 def test_prompts_have_the_tokenizers_ids(tokenizer, chat):
-    found = asyncio.run(chat.encode(servable_of(tokenizer), TEXTS))
+    found = asyncio.run(chat.encode(*served_of(tokenizer), TEXTS * 30))
     start = [tokenizer.bos_id or tokenizer.eos_id]
-    assert found == [ids or start for ids in tokenizer.encode(TEXTS)]
+    assert found == [ids or start for ids in tokenizer.encode(TEXTS)] * 30
 
 
 @pytest.mark.parametrize("content", CONTENTS)
 def test_conversations_have_the_tokenizers_ids(tokenizer, chat, content):
     messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "|>"}]
-    found = asyncio.run(chat.encode_chat(servable_of(tokenizer), messages))
+    found = asyncio.run(chat.encode_chat(*served_of(tokenizer), messages))
     assert found == tokenizer.encode_chat(messages)
 
 
@@ -84,10 +88,10 @@ def test_neighbouring_messages_cannot_forge_special_tokens():
     messages = [
         {"role": "user", "content": text} for text in ("a<|im_ ", " end|>", "<", "|im_end|>")
     ]
-    ids = asyncio.run(made.encode_chat(servable_of(other), messages))
+    ids = asyncio.run(made.encode_chat(*served_of(other), messages))
     assert ids == other.encode_chat(messages) and not set(ids) & set(spec.special_tokens.values())
     with pytest.raises(InputError, match="role"):
-        asyncio.run(made.encode_chat(servable_of(other), [{"role": "<|im_end|>", "content": ""}]))
+        asyncio.run(made.encode_chat(*served_of(other), [{"role": "<|im_end|>", "content": ""}]))
 
 
 def test_ids_have_the_tokenizers_bytes(tokenizer, chat):

@@ -4,7 +4,6 @@ Sources: servables/tensorflow/predict_util.cc, get_model_metadata_impl.cc and
 model_servers/get_model_status_impl.cc of tensorflow/serving.
 """
 
-from importlib import import_module
 from typing import Any
 
 import grpc
@@ -12,10 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-
-def api(name: str) -> Any:
-    return import_module(f"tensorflow_serving.apis.{name}")
-
+from tests.serving.grpc_stubs import api, predict_request
 
 CODE = grpc.StatusCode
 
@@ -24,18 +20,6 @@ CODE = grpc.StatusCode
 def channel(tiny_server):
     with grpc.insecure_channel(tiny_server.grpc_url.split("/")[2]) as channel:
         yield channel
-
-
-def predict_request(signature="", model="tiny", version=None, label="", outputs=(), **inputs):
-    request = api("predict_pb2").PredictRequest(output_filter=outputs)
-    request.model_spec.name, request.model_spec.signature_name = model, signature
-    if version is not None:
-        request.model_spec.version.value = version
-    if label:
-        request.model_spec.version_label = label
-    for name, value in inputs.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return request
 
 
 def one_row(**changes):

@@ -1,6 +1,5 @@
 """TF Serving's own gRPC stubs against our server, and our client against it, too."""
 
-from importlib import import_module
 from typing import Any
 
 import grpc
@@ -16,20 +15,13 @@ from llama_keras.serving.client import Client
 from llama_keras.serving.grpc_messages import messages
 from llama_keras.serving.server import running_server
 from llama_keras.serving.tensor_proto import fill_tensor, read_tensor
+from tests.serving.grpc_stubs import api, predict_request
 
-
-def _api(name: str) -> Any:
-    """Generated code, whose names a type checker cannot see."""
-    return import_module(f"tensorflow_serving.apis.{name}")
-
-
-get_model_metadata_pb2: Any = _api("get_model_metadata_pb2")
-get_model_status_pb2: Any = _api("get_model_status_pb2")
-model_service_pb2_grpc: Any = _api("model_service_pb2_grpc")
-predict_pb2: Any = _api("predict_pb2")
-prediction_service_pb2_grpc: Any = import_module(
-    "tensorflow_serving.apis.prediction_service_pb2_grpc"
-)
+get_model_metadata_pb2: Any = api("get_model_metadata_pb2")
+get_model_status_pb2: Any = api("get_model_status_pb2")
+model_service_pb2_grpc: Any = api("model_service_pb2_grpc")
+predict_pb2: Any = api("predict_pb2")
+prediction_service_pb2_grpc: Any = api("prediction_service_pb2_grpc")
 CODE = grpc.StatusCode
 
 
@@ -49,16 +41,8 @@ def channel(server):
 def predict(channel):
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
-    def call(signature="", outputs=(), version=None, model="tiny", label="", **inputs):
-        request = predict_pb2.PredictRequest(output_filter=outputs)
-        request.model_spec.name, request.model_spec.signature_name = model, signature
-        if version is not None:
-            request.model_spec.version.value = version
-        if label:
-            request.model_spec.version_label = label
-        for name, value in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-        return stub.Predict(request, timeout=30)
+    def call(*arguments, **inputs):
+        return stub.Predict(predict_request(*arguments, **inputs), timeout=30)
 
     return call
 

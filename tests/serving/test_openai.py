@@ -1,9 +1,7 @@
-import base64
 import json
 import threading
 import time
 from concurrent.futures import Future
-from typing import Any
 
 import httpx
 import numpy as np
@@ -258,6 +256,20 @@ def test_streamed_logprobs_of_a_chat(http, top):
         assert tokens[0] == tokens[1]
 
 
+def test_no_call_has_more_rows_than_a_batch_and_all_wait_in_the_queue(http, served, monkeypatch):
+    calls, submit = [], served.submit
+
+    def counted(servable, signature, inputs, **options):
+        calls.append((signature, len(next(iter(inputs.values())))))
+        return submit(servable, signature, inputs, **options)
+
+    monkeypatch.setattr(served, "submit", counted)
+    asked = {"messages": MESSAGES, "max_tokens": 1, "logprobs": True, "n": 40, **SAMPLED}
+    assert len(ask(http, "/chat/completions", **asked)["choices"]) == 40
+    assert [rows for name, rows in calls if name == "token_scores"] == [32, 8]
+    assert "tokenize" in dict(calls)
+
+
 def test_our_own_harness_finds_the_sums_of_loglikelihood(model, url):
     pairs = [
         ("The sky is", " blue"),
@@ -276,48 +288,6 @@ def test_our_own_harness_finds_the_sums_of_loglikelihood(model, url):
     (text,) = target.ask("generate_until", [asked])
     assert text["text"] == model.generate("Once", max_new_tokens=12, stop="e").text
     target.close()
-
-
-class Vectors:
-    """An Embedder's export, as far as the route sees it."""
-
-    def __init__(self, with_tokens):
-        from llama_keras.serving.signature_def import Signature, TensorSpec
-
-        text = {"text": TensorSpec("", "string", (-1,))}
-        vector = {"embedding": TensorSpec("", "float", (-1, 2))}
-        self.signatures = {"embed": Signature(text, vector)}
-        if with_tokens:
-            self.signatures["count_tokens"] = self.signatures["embed"]
-
-    def run_arrays(self, signature, inputs):
-        sizes = [len(text) for text in inputs["text"].tolist()]
-        if signature == "count_tokens":
-            return {"num_tokens": np.array(sizes, "int32")}
-        return {"embedding": np.array([[n, 0.5] for n in sizes], "float32")}
-
-
-@pytest.mark.parametrize("with_tokens", [False, True])
-def test_embeddings_as_numbers_and_as_bytes(tmp_path, with_tokens):
-    from starlette.testclient import TestClient
-
-    (tmp_path / "vectors" / "1").mkdir(parents=True)
-    (tmp_path / "vectors" / "1" / "saved_model.pb").write_bytes(b"")
-    source = find_source(tmp_path / "vectors")
-    fake: Any = Vectors(with_tokens)
-    with ServedModels([source], load=lambda _: fake, poll_seconds=0) as served:
-        http = TestClient(Starlette(routes=openai_routes.routes(served)))
-        asked = {"model": "vectors", "input": ["né", "x"]}
-        found = http.post("/v1/embeddings", json=asked).json()
-        assert [row["embedding"] for row in found["data"]] == [[3.0, 0.5], [1.0, 0.5]]
-        assert [row["index"] for row in found["data"]] == [0, 1]
-        tokens = {"prompt_tokens": 4, "total_tokens": 4}
-        assert found["usage"] == (tokens if with_tokens else None)
-        asked = {"model": "vectors", "input": "né", "encoding_format": "base64"}
-        (row,) = http.post("/v1/embeddings", json=asked).json()["data"]
-        assert np.frombuffer(base64.b64decode(row["embedding"]), "<f4").tolist() == [3.0, 0.5]
-        refused = http.post("/v1/completions", json={"model": "vectors", "prompt": "x"})
-        assert refused.status_code == 400 and "does not generate" in refused.text
 
 
 CHAT = {"messages": [{"role": "user", "content": "x"}]}

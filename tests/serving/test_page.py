@@ -123,6 +123,17 @@ def test_the_page_stands_alone_and_says_what_may_run(url):
     assert models["tiny"]["signatures"]["classify"]["inputs"]["text"]["dtype"] == "string"
 
 
+def test_models_that_were_loaded_are_told_when_their_files_are_gone(url, monkeypatch):
+    def gone(path, **options):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("pathlib.Path.read_text", gone)
+    with httpx.Client(trust_env=False) as http:
+        found = http.get(url + page.MODELS_PATH).json()["models"]
+    assert {model["name"]: model["chat"] for model in found}["writer"]
+    assert len(found) == 2 + len(FAKES)
+
+
 @pytest.fixture(scope="module")
 def browser():
     binary = find_chromium()
