@@ -23,6 +23,7 @@ from llama_keras.errors import InputError
 from llama_keras.layers.masking import additive
 from llama_keras.models import LlamaBackbone
 from llama_keras.serving.litert import convert, decode_specs, decode_step, plain_backbone
+from llama_keras.serving.litert_model import LiteRTModel, check_installed
 from llama_keras.serving.manifest import MANIFEST_FILE
 from llama_keras.serving.signature_parts import cleaning_steps
 from llama_keras.text.tokenizer_json import tokenizer_json
@@ -39,6 +40,8 @@ HEADS = {
     "TokenClassifier": ("token_classification", "logits"),
 }
 GENERATOR = "CausalLM"
+# task class name -> tokens of a row that are not the text's: separators, a new token
+BESIDE_TEXT = {GENERATOR: 1, "QuestionAnswerer": 2}
 _EXAMPLE = "A warm, funny and moving film."
 
 
@@ -74,7 +77,9 @@ def export_litert(
 
     Raises:
         InputError: the task or a setting is not known, the folder exists, or LiteRT refuses it.
+        MissingDependencyError: `ai-edge-litert` is not installed.
     """
+    check_installed()
     kind = type(model).__name__
     if kind != GENERATOR and kind not in HEADS:
         raise InputError(f"LiteRT takes no {kind}; it takes {sorted([*HEADS, GENERATOR])}.")
@@ -117,8 +122,9 @@ def _limit(model, kind: str, max_length: int | None) -> int:
         own = model.backbone.config.max_sequence_length
     if max_length is None:
         return own
-    if not 1 <= max_length <= own:
-        raise InputError(f"max_length must lie in 1 … {own}; received {max_length}.")
+    least = 1 + BESIDE_TEXT.get(kind, 0)
+    if not least <= max_length <= own:
+        raise InputError(f"max_length must lie in {least} … {own}; received {max_length}.")
     return max_length
 
 
@@ -220,10 +226,8 @@ def _write_tokenizer(spec, folder: Path) -> dict[str, Any]:
 
 def _example(folder: Path, model, kind: str, record: dict[str, Any]) -> dict[str, Any]:
     """Gives ids and what the written file answers to them."""
-    from llama_keras.serving.litert_model import LiteRTModel
-
     (folder / MANIFEST_FILE).write_text(json.dumps(record), encoding="utf-8")
-    ids = model.tokenizer.encode(_EXAMPLE)[: record["max_length"] - 1]
+    ids = model.tokenizer.encode(_EXAMPLE)[: record["max_length"] - BESIDE_TEXT.get(kind, 0)]
     if kind == "QuestionAnswerer":
         separator = model.separator_id
         ids = [*ids[:4], separator, *ids[4:], separator]

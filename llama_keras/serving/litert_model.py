@@ -4,6 +4,7 @@ Axes: N texts, R rows of the file, T tokens, C classes or tags, E vector.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import threading
@@ -209,13 +210,16 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
+def check_installed() -> None:
+    """Raises `MissingDependencyError` where `ai-edge-litert` is not there, without loading it."""
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        raise MissingDependencyError("LiteRT files need a package: pip install ai-edge-litert")
+
+
 def _interpreter(path: Path, num_threads: int | None):
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise MissingDependencyError(
-            "LiteRT files need a package: pip install ai-edge-litert"
-        ) from error
+    check_installed()
+    from ai_edge_litert.interpreter import Interpreter
+
     if not path.is_file():
         raise InputError(f"There is no LiteRT file at '{path}'; export the model again.")
     with contextlib.suppress(AttributeError):  # Linux alone has it

@@ -9,11 +9,18 @@ import keras
 import numpy as np
 import pytest
 
-from llama_keras.errors import InputError
+from llama_keras.errors import InputError, MissingDependencyError
 from llama_keras.models.litert import HostCache, LiteRTDecoder, token_id
 from llama_keras.serving.litert_export import export_litert
 from llama_keras.serving.litert_model import LiteRTModel
-from llama_keras.tasks import CausalLM, Embedder, MaskedLM, TextClassifier, TokenClassifier
+from llama_keras.tasks import (
+    CausalLM,
+    Embedder,
+    MaskedLM,
+    QuestionAnswerer,
+    TextClassifier,
+    TokenClassifier,
+)
 
 TEXTS = ["good film", "née ✓ <|im_end|> 12  3", "", "a longer text, to see more than one length"]
 
@@ -152,7 +159,7 @@ def test_a_generator_continues_as_keras_does(tmp_path):
 def test_wrong_use_is_told(classifier, exported, tmp_path):
     with pytest.raises(InputError, match="dtype='int4' is not known"):
         export_litert(classifier, tmp_path / "x", dtype="int4")  # pyright: ignore
-    with pytest.raises(InputError, match="max_length must lie in 1"):
+    with pytest.raises(InputError, match="max_length must lie in 1 "):
         export_litert(classifier, tmp_path / "x", max_length=10**6)
     with pytest.raises(InputError, match="rows=0 must be 1 or more"):
         export_litert(classifier, tmp_path / "x", rows=0)
@@ -178,3 +185,29 @@ def test_damaged_files_are_told(exported, tmp_path):
     (tmp_path / "model.tflite").unlink()
     with pytest.raises(InputError, match="no LiteRT file"):
         LiteRTModel(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "least"), [(QuestionAnswerer, 3), (CausalLM, 2), (TextClassifier, 1)]
+)
+def test_the_shortest_texts_have_an_example_and_shorter_ones_a_reason(tmp_path, task, least):
+    labels = {"labels": ["no", "yes"]} if task is TextClassifier else {}
+    model = task.from_preset("llama-tiny", backbone_arguments={"num_layers": 1}, **labels)
+    with pytest.raises(InputError, match=f"max_length must lie in {least} … .*{least - 1}"):
+        export_litert(model, tmp_path / "x", max_length=least - 1)
+    folder = export_litert(model, tmp_path / "y", max_length=least)
+    example = json.loads((folder / "signature.json").read_text())["example"]
+    assert 1 <= len(example["token_ids"]) <= least
+
+
+def test_a_package_that_is_missing_is_told_before_any_work(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from llama_keras.cli import build_app
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="pip install ai-edge-litert"):
+        export_litert(None, tmp_path / "x")
+    asked = ["export", "runs/absent", "--format", "litert", "--output", str(tmp_path / "x")]
+    done = CliRunner().invoke(build_app(), asked)
+    assert isinstance(done.exception, MissingDependencyError)
