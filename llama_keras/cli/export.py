@@ -47,7 +47,8 @@ def _export(
         typer.Option(
             metavar="SUITE_OR_FILE",
             help="Measure what was written, and what it loses, on a suite (its name or file, or "
-            "labelled examples) and write that into its signature.json; repeatable.",
+            "labelled examples) and write that into its signature.json; repeatable. Of several "
+            "models NAME=SUITE_OR_FILE.",
         ),
     ] = None,
     measure_limit: Annotated[
@@ -59,14 +60,16 @@ def _export(
     if taken := sorted(settings.keys() & {"model", "directory", "format", "dtype", "evaluation"}):
         raise InputError(f"{taken[0]!r} is no setting of --set; there are --format and --dtype.")
     if len(models) > 1:
-        if settings or format_ != "tf_saved_model" or dtype != "float32":
-            raise InputError("Several models in one export take no --set, --format or --dtype.")
-        if measure:
-            raise InputError("Several models in one export are not measured; leave --measure out.")
-        print(f"exported {_export_many(models, output)}")
+        if settings or format_ != "tf_saved_model":
+            raise InputError("Several models in one export take no --set or --format.")
+        _export_many(models, output, dtype, measure or [], measure_limit)
         return
     if measure and format_ != "tf_saved_model":
         raise InputError("--measure asks a SavedModel; leave it or --format out.")
+    if format_ == "litert":
+        from llama_keras.serving.litert_model import check_installed
+
+        check_installed()  # before a model is loaded and converted
     model = _load(models[0])
     suites = _suites(measure, model, measure_limit) if measure else []
     told = {"evaluation": _evaluation(models[0])} if format_ == "tf_saved_model" else {}
@@ -83,10 +86,12 @@ def _suites(names: list[str], model, limit: int | None) -> list:
     return suites_for(names, model=model, limit=limit)
 
 
-def _measure(folder: Path, suites: list, model, limit: int | None) -> None:
+def _measure(
+    folder: Path, suites: list, model, limit: int | None, *, head: str | None = None
+) -> None:
     from llama_keras.serving.export_quality import measure_export
 
-    found = measure_export(folder, suites, model=model, limit=limit)
+    found = measure_export(folder, suites, model=model, head=head, limit=limit)
     print(f"{found['bytes'] / 1e6:.1f} MB")
     for name, suite in found["suites"].items():
         for metric, value in suite["metrics"].items():
@@ -100,7 +105,9 @@ def _range(value: dict[str, Any]) -> str:
     return f"{value['low']:.4f} – {value['high']:.4f}"
 
 
-def _export_many(models: list[str], output: Path) -> Path:
+def _export_many(
+    models: list[str], output: Path, dtype: str, measure: list[str], limit: int | None
+) -> None:
     from llama_keras.serving.export_many import export_many
 
     named = [text.partition("=") for text in models]
@@ -112,11 +119,20 @@ def _export_many(models: list[str], output: Path) -> Path:
     names = [name for name, *_ in named]
     if len(set(names)) < len(names):
         raise InputError(f"Each model has a name of its own; received {names}.")
-    return export_many(
-        {name: _load(model) for name, _, model in named},
-        output,
-        evaluation={name: _evaluation(model) for name, _, model in named},
-    )
+    asked = [text.partition("=") for text in measure]
+    if wrong := [name for name, equals, _ in asked if not equals or name not in names]:
+        raise InputError(
+            f"--measure takes NAME=SUITE_OR_FILE with one of the names {names}; got {wrong[0]!r}."
+        )
+    tasks = {name: _load(model) for name, _, model in named}
+    of_each = {name: [suite for of, _, suite in asked if of == name] for name in names}
+    suites = {name: _suites(found, tasks[name], limit) for name, found in of_each.items() if found}
+    told = {name: _evaluation(model) for name, _, model in named}
+    folder = export_many(tasks, output, dtype=dtype, evaluation=told)
+    print(f"exported {folder}")
+    for name, found in suites.items():
+        print(f"{name}:")
+        _measure(folder, found, tasks[name], limit, head=name)
 
 
 def _evaluation(model: str) -> dict[str, Any]:

@@ -78,15 +78,15 @@ STORED: dict[str, Callable[[Any], StoredVariable] | None] = {
 
 
 @contextmanager
-def stored_as(dtype: str, model) -> Iterator[list[tf.Variable]]:
-    """Has a task's backbone read its matrices from small variables while the block runs.
+def stored_as(dtype: str, *models) -> Iterator[list[tf.Variable]]:
+    """Has the backbones of tasks read their matrices from small variables while the block runs.
 
     Args:
         dtype: a name in `STORED`.
-        model: a task; its head stays as it is.
+        *models: tasks; their heads stay as they are. Weights that read one variable still do.
 
     Yields:
-        The variables that an export of the task has to hold.
+        The variables that an export of the tasks has to hold, each once.
 
     Raises:
         InputError: there is no such dtype.
@@ -94,17 +94,21 @@ def stored_as(dtype: str, model) -> Iterator[list[tf.Variable]]:
     if dtype not in STORED:
         raise InputError(f"Weights are stored as one of {list(STORED)}; received {dtype!r}.")
     make, replaced = STORED[dtype], []
-    large = [v for v in weights_without_lora(model.backbone) if _is_large(v.value)]
-    kept = {id(v): [v.value] for v in weights_without_lora(model)}
+    shared = {id(v): v for model in models for v in weights_without_lora(model.backbone)}
+    all_weights = [v for model in models for v in weights_without_lora(model)]
+    kept = {id(v.value): [v.value] for v in all_weights}
+    small: dict[int, StoredVariable] = {}
     try:
-        for variable in large:
-            if make is None:
-                break
-            small = make(variable)
-            kept[id(variable)] = small.variables
-            replaced.append((variable, variable.value))
+        for variable in shared.values():
+            value = variable.value
+            if make is None or not _is_large(value):
+                continue
+            if id(value) not in small:
+                small[id(value)] = make(variable)
+                kept[id(value)] = small[id(value)].variables
+            replaced.append((variable, value))
             # Keras has no way to say this; a graph reads what stands here when it is traced.
-            variable._value = small
+            variable._value = small[id(value)]
         yield [one for several in kept.values() for one in several]
     finally:
         for variable, value in replaced:

@@ -1,15 +1,15 @@
 """One backbone and several heads in one SavedModel: the backbone's weights are in it once."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from llama_keras.errors import InputError
 from llama_keras.serving.export import signatures_of, version_folder, write_export
+from llama_keras.serving.export_dtype import stored_as
 from llama_keras.serving.export_manifest import content, record, weights_sha256
 from llama_keras.serving.signature_def import DEFAULT_SIGNATURE
 from llama_keras.training.adapters import merged_lora, weights_without_lora
@@ -21,6 +21,7 @@ def export_many(
     tasks: Mapping[str, Any],
     directory,
     *,
+    dtype: str = "float32",
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     evaluation: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
@@ -42,6 +43,7 @@ def export_many(
     Args:
         tasks: name to task; a name is letters, digits and "_".
         directory: as `export_task` takes it.
+        dtype: how the backbone's large matrices are stored, see `export_task`.
         settings: of each task, what `export_task` takes.
         evaluation: of each task, what the manifest tells of its quality.
 
@@ -60,7 +62,8 @@ def export_many(
         backbones = {id(task.backbone): task for task in tasks.values()}
         for task in backbones.values():
             stack.enter_context(merged_lora(task))
-        variables = stack.enter_context(_shared_variables(tasks))
+        stack.enter_context(_shared_variables(tasks))
+        variables = stack.enter_context(stored_as(dtype, *tasks.values()))
         for name, task in tasks.items():
             signatures = signatures_of(task, **(settings or {}).get(name, {}))
             told = record(task, signatures, evaluation=(evaluation or {}).get(name))
@@ -79,7 +82,7 @@ def export_many(
             functions=functions,
             trackables=trackables,
             variables=variables,
-            manifest=_told_of_all(manifests, tasks),
+            manifest={**_told_of_all(manifests, tasks), "stored_dtype": dtype},
             examples=examples,
         )
 
@@ -99,12 +102,8 @@ def _check_names(tasks: Mapping[str, Any], *others: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _shared_variables(tasks: Mapping[str, Any]) -> Iterator[list[tf.Variable]]:
-    """Has the tasks read the largest backbone among them while the block runs.
-
-    Yields:
-        All variables that they read, each once.
-    """
+def _shared_variables(tasks: Mapping[str, Any]) -> Iterator[None]:
+    """Has the tasks read the largest backbone among them while the block runs."""
     # A probe keeps the blocks below the one that it reads: the deepest has those of all.
     first = max(tasks, key=lambda name: len(weights_without_lora(tasks[name].backbone)))
     shared = weights_without_lora(tasks[first].backbone)
@@ -122,9 +121,7 @@ def _shared_variables(tasks: Mapping[str, Any]) -> Iterator[list[tf.Variable]]:
                 replaced.append((variable, variable.value))
                 # Keras has no way to say this; a graph reads what stands here when it is traced.
                 variable._value = same
-        all_weights = [v for task in tasks.values() for v in weights_without_lora(task)]
-        own = {id(variable.value): variable.value for variable in all_weights}
-        yield list(own.values())
+        yield
     finally:
         for variable, value in replaced:
             variable._value = value
@@ -166,7 +163,7 @@ def _told_of_all(manifests: Mapping[str, dict], tasks: Mapping[str, Any]) -> dic
         "example": first["example"],
         "weights": {
             "sha256": weights_sha256(weights),
-            "parameters": sum(int(tf.size(v.value)) for v in weights),
+            "parameters": sum(math.prod(v.shape) for v in weights),
         },
         "tokenizer": first["tokenizer"],
         "versions": first["versions"],

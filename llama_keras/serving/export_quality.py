@@ -20,7 +20,7 @@ from llama_keras.eval.results import Result
 from llama_keras.eval.suite import Suite, SuiteData, load_suite
 from llama_keras.eval.targets.saved_model import SavedModelTarget
 from llama_keras.eval.targets.task import KerasTarget
-from llama_keras.serving.manifest import MANIFEST_FILE
+from llama_keras.serving.manifest import MANIFEST_FILE, read_manifest
 from llama_keras.serving.versions import find_model
 
 # Requests that are timed, each by itself and each asked once before, and when enough time has gone.
@@ -38,6 +38,7 @@ def measure_export(
     suites: Sequence[str | Path | Suite],
     *,
     model=None,
+    head: str | None = None,
     limit: int | None = None,
     show_progress: bool = True,
 ) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def measure_export(
         directory: NAME/ (its newest version) or NAME/VERSION/.
         suites: what is asked, see `suites_for`.
         model: the task that was exported, which is asked the same to tell what the export loses.
+        head: of an export with several, which one is asked; what was found is told of that.
         limit: take the first examples of each suite only.
         show_progress: show a bar, if standard error is a terminal.
 
@@ -60,11 +62,13 @@ def measure_export(
         examples that the two answer differently (None where a suite's answers are numbers).
 
     Raises:
-        InputError: there is no export, or it does not fit a suite.
+        InputError: there is no export, or no such head, or it does not fit a suite.
     """
     folder = find_model(directory).path
     loaded = suites_for(suites, model=model, limit=limit)
-    target = SavedModelTarget(folder)
+    target = SavedModelTarget(folder, signature=head)
+    if head is not None and head not in read_manifest(folder).heads:
+        raise InputError(f"{MANIFEST_FILE} of {folder} tells of no head {head!r}; export it again.")
     with tempfile.TemporaryDirectory(prefix="llama_keras_") as temporary:
         asked: dict[str, Any] = {"limit": limit, "drift": 0, "show_progress": show_progress}
         ours = Path(temporary) / "export"
@@ -78,7 +82,7 @@ def measure_export(
             for name, lost in _losses(theirs, ours).items():
                 found[name] |= lost
     measured = {"bytes": _bytes(folder), "cores": os.cpu_count(), "suites": found}
-    _write(folder, measured)
+    _write(folder, measured, head)
     return measured
 
 
@@ -177,8 +181,13 @@ def _bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in files if file.name != MANIFEST_FILE)
 
 
-def _write(folder: Path, measured: dict[str, Any]) -> None:
+def _write(folder: Path, measured: dict[str, Any], head: str | None) -> None:
     file = folder / MANIFEST_FILE
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    content["evaluation"] = {**(content.get("evaluation") or {}), "measured": measured}
+    manifest = read_manifest(folder)
+    content = dict(manifest.content)
+    about = content
+    if head is not None:
+        about = dict(manifest.heads[head])
+        content["heads"] = {**manifest.heads, head: about}
+    about["evaluation"] = {**(about.get("evaluation") or {}), "measured": measured}
     write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

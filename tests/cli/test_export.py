@@ -34,7 +34,9 @@ def test_a_checkpoint_is_exported_with_settings_of_its_default(tmp_path):
         (["llama-tiny", "--dtype", "int4"], "one of ['float32', 'bfloat16', 'int8']"),
         (["llama-tiny", "runs/absent"], "NAME=MODEL"),
         (["a=llama-tiny", "a=runs/absent"], "a name of its own"),
-        (["a=llama-tiny", "b=runs/absent", "--dtype", "int8"], "no --set"),
+        (["a=llama-tiny", "b=runs/absent", "--set", "top_k=1"], "no --set"),
+        (["a=llama-tiny", "b=llama-tiny", "--measure", "sst2"], "NAME=SUITE_OR_FILE with one of"),
+        (["a=llama-tiny", "b=llama-tiny", "--measure", "c=sst2"], "got 'c'"),
         (["runs/absent"], "no model at 'runs/absent'"),
     ],
 )

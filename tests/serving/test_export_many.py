@@ -89,6 +89,36 @@ def test_models_loaded_one_by_one_share_equal_weights(tmp_path):
     assert not values  # each has its own again
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_backbone_that_is_stored_small_is_there_once(tmp_path, dtype, shared):
+    small = {"labels": LABELS, "max_sequence_length": 64, "backbone_arguments": {"num_layers": 1}}
+
+    def made():
+        keras.utils.set_random_seed(0)
+        return TextClassifier.from_preset("llama-tiny", **small)
+
+    mood = made()
+    second = mood if shared else made()
+    other = TextClassifier(
+        backbone=second.backbone, tokenizer=mood.tokenizer, labels=["a", "b", "c"]
+    )
+    before = [weight.numpy() for weight in (*mood.weights, *other.weights)]
+    both = export_many({"mood": mood, "letter": other}, tmp_path / "both", dtype=dtype)
+    alone = mood.export(tmp_path / "alone", dtype=dtype)
+    assert size_of(both) < 1.02 * size_of(alone) + 5000
+    for weight, value in zip((*mood.weights, *other.weights), before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), value)
+    found = c_api_answers(both, {"text": TEXTS}, signature="mood")["scores"]
+    np.testing.assert_allclose(found, c_api_answers(alone, {"text": TEXTS})["scores"], atol=1e-5)
+    found = c_api_answers(both, {"text": TEXTS}, signature="letter")["scores"]
+    expected = [list(row["scores"].values()) for row in other.predict(TEXTS, verbose=0)]
+    np.testing.assert_allclose(found, expected, atol=0.05)
+    manifest = json.loads((both / "signature.json").read_text())
+    assert manifest["stored_dtype"] == dtype
+    assert manifest["weights"]["parameters"] < 1.01 * mood.count_params() + 1000
+
+
 def test_what_cannot_share_is_refused(heads, tmp_path):
     other = classifier()
     kernel = other.backbone.weights[1]

@@ -65,7 +65,7 @@ def test_a_failure_leaves_the_manifest_as_it_was(model, tmp_path, toy_suite, mon
 
     monkeypatch.setattr("llama_keras.atomic.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        export_quality._write(folder, {"bytes": 1})
+        export_quality._write(folder, {"bytes": 1}, None)
     assert (folder / "signature.json").read_bytes() == before
     assert [file.name for file in folder.iterdir() if file.name.startswith(".")] == []
 
@@ -120,6 +120,24 @@ def test_the_command_measures_a_run(model, tmp_path, toy_suite):
     assert done.exit_code == 0, done.output
     assert "toy: accuracy" in done.stdout and "n 2, loss" in done.stdout
     assert manifest_of(folder / "1")["evaluation"]["measured"]["suites"]["toy"]["n"] == 2
+
+
+def test_a_head_of_several_is_measured_by_its_name(tmp_path, toy_suite):
+    small = {"labels": LABELS, "backbone_arguments": {"num_layers": 1}}
+    for name in ("first", "mood"):
+        keras.utils.set_random_seed(0)
+        TextClassifier.from_preset("llama-tiny", **small).save(tmp_path / f"{name}.keras")
+    models = [f"{name}={tmp_path / name}.keras" for name in ("first", "mood")]
+    options = ["--dtype", "int8", "--measure", f"mood={toy_suite}"]
+    done = invoke(*models, "--output", tmp_path / "both", *options)
+    assert done.exit_code == 0, done.output
+    assert "mood:\n" in done.stdout and "toy: accuracy" in done.stdout
+    manifest = manifest_of(tmp_path / "both" / "1")
+    toy = manifest["heads"]["mood"]["evaluation"]["measured"]["suites"]["toy"]
+    assert toy["n"] == 4 and "accuracy" in toy["loss"]
+    assert "evaluation" not in manifest and "evaluation" not in manifest["heads"]["first"]
+    with pytest.raises(InputError, match="no such signature"):
+        measure_export(tmp_path / "both", [toy_suite], head="mod")
 
 
 def test_what_does_not_fit_is_told_before_anything_is_written(model, tmp_path, toy_suite, sums):
