@@ -17,6 +17,7 @@ VERBS = (
     "data",
     "pretrain",
     "train",
+    "plan",
     "evaluate",
     "export",
     "verify",
