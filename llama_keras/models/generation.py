@@ -4,7 +4,8 @@ Prompts are padded on the left, so that all rows write the same cache slot. Leng
 and cache lengths are rounded up to a few sizes, and every setting is a tensor, so that a handful
 of compiled functions serve all calls.
 
-Axes: B batch, P prompt length, S cache length, N new tokens of a chunk, V vocabulary.
+Axes: B batch, P prompt length, S cache length, N new tokens of a chunk, V vocabulary,
+E model width.
 """
 
 import dataclasses
@@ -72,7 +73,7 @@ def prefill(backbone, token_ids, padding, cache, settings, end_ids, *, both_ways
     )
     step = ops.zeros((), dtype="int32")
     done = settings["max_new_tokens"] <= 0
-    token, log_probability, done = _next(
+    token, log_probability, done = next_token(
         backbone, hidden[:, -1], done=done, step=step, settings=settings, end_ids=end_ids
     )
     state = {
@@ -86,7 +87,16 @@ def prefill(backbone, token_ids, padding, cache, settings, end_ids, *, both_ways
     return state, token[:, None], log_probability[:, None]
 
 
-def decode(backbone, state, settings, end_ids, stopped, *, chunk: int = CHUNK):
+def decode(
+    backbone,
+    state,
+    settings,
+    end_ids,
+    stopped,
+    *,
+    chunk: int = CHUNK,
+    choose_next: Callable | None = None,
+):
     """Continues all rows by up to `chunk` tokens; ends early when all are done.
 
     Args:
@@ -94,6 +104,7 @@ def decode(backbone, state, settings, end_ids, stopped, *, chunk: int = CHUNK):
         state: from `prefill` or an earlier `decode`.
         stopped: bool `(B,)`, rows that the caller has no more use for.
         chunk: N.
+        choose_next: stands for `next_token`, such as a compiled one.
 
     Returns:
         The new state, the tokens int32 `(B, N)` (-1 after a row's end) and their
@@ -103,6 +114,7 @@ def decode(backbone, state, settings, end_ids, stopped, *, chunk: int = CHUNK):
     columns = ops.arange(slots, dtype="int32")
     places = ops.arange(chunk, dtype="int32")
     padding, first_index, first_step = (state[name] for name in ("padding", "index", "step"))
+    choose_next = choose_next or next_token
 
     def unfinished(place, token, done, cache, tokens, log_probabilities):
         return ops.logical_and(place < chunk, ops.logical_not(ops.all(done)))
@@ -117,7 +129,7 @@ def decode(backbone, state, settings, end_ids, stopped, *, chunk: int = CHUNK):
             positions=(index - padding)[:, None],
             bias=additive(seen[:, None, None], backbone.compute_dtype),
         )
-        token, log_probability, done = _next(
+        token, log_probability, done = choose_next(
             backbone,
             hidden[:, -1],
             done=done,
@@ -154,7 +166,18 @@ def decode(backbone, state, settings, end_ids, stopped, *, chunk: int = CHUNK):
     return state, tokens, log_probabilities
 
 
-def _next(backbone, hidden, *, done, step, settings, end_ids):
+def next_token(backbone, hidden, *, done, step, settings, end_ids):
+    """Chooses the token after the last one of each row.
+
+    Args:
+        backbone, settings, end_ids: as for `prefill`; of the backbone only `token_embedding`.
+        hidden: `(B, E)`, its output for those last ones.
+        done: bool `(B,)`, rows that get none.
+        step: int32 scalar, the number of tokens chosen before.
+
+    Returns:
+        Tokens int32 `(B,)`, -1 in rows that get none; their log-probabilities; the new `done`.
+    """
     logits = ops.cast(backbone.token_embedding(hidden, reverse=True), "float32")  # (B, V)
     chosen = {name: settings[name] for name in ("temperature", "top_k", "top_p", "seed")}
     token, log_probability = choose(logits, step=step, **chosen)

@@ -4,6 +4,7 @@ Axes: B rows, P tokens of the longest prompt, N new tokens, S stop strings.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +90,16 @@ def sampler_settings(settings: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return {**{n: settings[n] for n in SAMPLER}, "seed": tf.cast(low_bits, tf.uint32)}
 
 
+def with_rows(more, prompts: Prompts, settings: Mapping[str, tf.Tensor]):
+    """Gives prompts and the sampler's settings with so many rows at the end that get no token."""
+    last = tf.shape(prompts.token_ids)[1] - 1  # one token: no row is all padding
+    longer = Prompts(
+        tf.pad(prompts.token_ids, [[0, more], [0, 0]]),
+        tf.concat([prompts.padding, tf.fill([more], last)], axis=0),
+    )
+    return longer, {name: tf.pad(value, [[0, more]]) for name, value in settings.items()}
+
+
 class Decoder:
     """Continues prompts inside a graph.
 
@@ -97,8 +108,8 @@ class Decoder:
         tokenizer: its `text.Tokenizer`.
         end_ids: tokens that end an answer; by default those of the tokenizer.
         both_ways: whether a prompt's tokens see each other both ways.
-        jit_compile: have XLA compile the steps, anew for each number of rows and cache length; the
-            latter is a power of two then.
+        jit_compile: have XLA compile the steps, anew for each number of rows and cache length;
+            both are powers of two then.
     """
 
     def __init__(
@@ -116,7 +127,8 @@ class Decoder:
         )
         self.backbone, self.jit_compile = backbone, jit_compile
         # A cache is read and written whole at each step: it is no longer than it needs to be.
-        self.slots = _power_of_two if jit_compile else tf.identity
+        self.slots = partial(_power_of_two, least=128) if jit_compile else tf.identity
+        self._rows = partial(_power_of_two, least=1) if jit_compile else tf.identity
         self._end_ids = np.array(ends, "int32")
         self._texts = tokenizer.graph.texts
 
@@ -156,7 +168,9 @@ class Decoder:
 
     def _tokens(self, prompts: Prompts, settings, *, before, stop):
         """Gives new tokens int32 `(B, N)` (-1 after a row's end) and their log-probabilities."""
-        length = tf.shape(prompts.token_ids)[1]
+        rows, length = tf.unstack(tf.shape(prompts.token_ids))
+        more = self._rows(rows) - rows
+        prompts, settings = with_rows(more, prompts, settings)
         most = tf.reduce_max(tf.concat([settings["max_new_tokens"], [1]], axis=0))
         state, *made = self.steps.prefill(*prompts, self.slots(length + most), settings)
 
@@ -167,8 +181,10 @@ class Decoder:
             state, *new = self.steps.decode(state, settings, stopped, generation.CHUNK)
             made = [tf.concat(parts, axis=1) for parts in zip(made, new, strict=True)]
             counts, _ = self._until_end(made[0])
-            parts = self._answers(made[0], counts, before=before, stop=stop, at_end=False)
-            return state, parts.found, *made
+            parts = self._answers(
+                made[0][:rows], counts[:rows], before=before, stop=stop, at_end=False
+            )
+            return state, tf.pad(parts.found, [[0, more]], constant_values=True), *made
 
         first = (state, tf.zeros_like(state["done"]), *made)
         # As many columns as have been made.
@@ -178,7 +194,7 @@ class Decoder:
         _, _, *made = tf.while_loop(
             unfinished, advance, first, shape_invariants=shapes, parallel_iterations=1
         )
-        return made
+        return [part[:rows] for part in made]
 
     def _until_end(self, tokens):
         """Gives how many tokens come before a row's end `(B,)`, and whether it ended itself."""
@@ -191,6 +207,6 @@ class Decoder:
         return answers(pieces, counts, stop, at_end=at_end)
 
 
-def _power_of_two(length: tf.Tensor) -> tf.Tensor:
-    sizes = tf.constant([2**power for power in range(7, 31)])
-    return tf.gather(sizes, tf.searchsorted(sizes, [length])[0])
+def _power_of_two(number: tf.Tensor, *, least: int) -> tf.Tensor:
+    sizes = tf.constant([least << power for power in range(24)])
+    return tf.gather(sizes, tf.searchsorted(sizes, [number])[0])

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from llama_keras.models import generation
+from llama_keras.serving.layerwise import LayerwiseBackbone, weights_read_once
 
 # What the sampler reads, `(B,)` each; see `models.sampling.choose`.
 SAMPLER = {
@@ -32,21 +33,22 @@ class DecodingSteps:
         backbone: a `LlamaBackbone`, causal or with `attention_mask="prefix"`.
         end_ids: tokens that end an answer.
         both_ways: whether a prompt's tokens see each other both ways.
-        jit_compile: have XLA compile `decode`.
+        jit_compile: have XLA compile the blocks and the choice of a token in `decode`.
 
     Attributes:
         specs: of a state's tensors, as `decode` takes and gives them.
         prefill: token ids int32 `(B, P)`, padding int32 `(B,)`, slots int32 and settings (those of
             `SAMPLER`) → state, tokens, log-probabilities.
-        decode: state, settings, bool `(B,)` (rows to stop) and int32 (steps; XLA always runs
-            `generation.CHUNK` of them) → the same.
+        decode: state, settings, bool `(B,)` (rows to stop) and int32 (steps) → the same.
     """
 
     def __init__(self, backbone, *, end_ids: Sequence[int], both_ways: bool, jit_compile: bool):
         specs = _state_specs(backbone)
         ends = np.array(end_ids, "int32")
         run = partial(generation.decode, backbone)
-        compiled = tf.function(run, jit_compile=True) if jit_compile else run
+        if jit_compile:
+            compiled = LayerwiseBackbone(backbone)
+            run = partial(generation.decode, compiled, choose_next=compiled.next_token)
         settings = {name: tf.TensorSpec([None], dtype) for name, dtype in SAMPLER.items()}
         rows, scalar = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
         ids = tf.TensorSpec([None, None], tf.int32)
@@ -54,16 +56,17 @@ class DecodingSteps:
         @tf.function(input_signature=[ids, rows, scalar, settings])
         def prefill(token_ids, padding, slots, settings):
             cache = backbone.init_cache(tf.shape(token_ids)[0], slots)
-            state, *made = generation.prefill(
-                backbone, token_ids, padding, cache, settings, ends, both_ways=both_ways
-            )
+            with weights_read_once(backbone):
+                state, *made = generation.prefill(
+                    backbone, token_ids, padding, cache, settings, ends, both_ways=both_ways
+                )
             state = {**state, "step": tf.fill(tf.shape(padding), state["step"])}
             return _shaped(specs, state), *made
 
         @tf.function(input_signature=[specs, settings, tf.TensorSpec([None], tf.bool), scalar])
         def decode(state, settings, stopped, steps):
-            chunk: Any = {} if jit_compile else {"chunk": steps}
-            state, *made = compiled(state, settings, ends, stopped, **chunk)
+            with weights_read_once(backbone):
+                state, *made = run(state, settings, ends, stopped, chunk=steps)
             return _shaped(specs, state), *made
 
         self.specs, self.prefill, self.decode = specs, prefill, decode

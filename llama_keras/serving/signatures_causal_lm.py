@@ -17,10 +17,11 @@ from llama_keras.serving.stepwise import first_step, more_steps, state_specs
 from llama_keras.serving.token_scores import next_token_scores
 from llama_keras.serving.vocabulary_signatures import vocabulary_settings, vocabulary_signatures
 from llama_keras.tasks.completion import check_stop
+from llama_keras.tasks.engines import default_jit
 
 
 def causal_lm_signatures(
-    model, *, stop: str | Sequence[str] = (), jit_compile: bool = False, **defaults
+    model, *, stop: str | Sequence[str] = (), jit_compile: bool | None = None, **defaults
 ) -> Signatures:
     """Gives `serving_default`, `generate`, `generate_ids`, `score`, `tokens`, and more for chats.
 
@@ -49,8 +50,9 @@ def causal_lm_signatures(
     Args:
         model: a `CausalLM`.
         stop: stop strings of `serving_default`.
-        jit_compile: have XLA compile the decoding steps: faster for few rows, but the first request
-            of each number of rows and (rounded) length waits for the compiler.
+        jit_compile: have XLA compile the decoding steps: twice as fast for one row, but the first
+            request of each (rounded) number of rows and of tokens waits for the compiler, some
+            seconds. `None` does so where `CausalLM.generate` does, for float32.
         **defaults: its `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed`.
 
     Raises:
@@ -59,6 +61,7 @@ def causal_lm_signatures(
     backbone, tokenizer = model.backbone, model.tokenizer
     chosen = {name: getattr(SamplingSettings(**defaults), name) for name in SETTINGS}
     stops, start = check_stop(stop), start_id(tokenizer)
+    jit_compile = default_jit(backbone) if jit_compile is None else jit_compile
     decoder = Decoder(backbone, tokenizer, jit_compile=jit_compile)
     shared = SharedBackbone(backbone)
     prompt = tf.TensorSpec([None], tf.string, name="prompt")

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from llama_keras.models.generation import CHUNK
 from llama_keras.serving.decoding import Decoder, Prompts, sampler_settings
 
 # What a call may be asked for: more is a stream no more.
@@ -62,11 +61,9 @@ def more_steps(
         decoder: as for `first_step`.
         state: from `first_step` or an earlier call; rows whose `done` is set do not go on.
         settings: those of `SETTINGS`.
-        steps: int32 `(B,)`, how many tokens are wanted; the fewest count. A decoder that XLA
-            compiles always gives as many as it was compiled for.
+        steps: int32 `(B,)`, how many tokens are wanted; the fewest count.
     """
-    wanted = tf.clip_by_value(tf.reduce_min(steps), 1, MAX_STEPS)
-    count = CHUNK if decoder.jit_compile else wanted
+    count = tf.clip_by_value(tf.reduce_min(steps), 1, MAX_STEPS)
     used = tf.shape(state["cache"])[3]
     free = decoder.slots(used + count) - used
     cache = tf.cast(state["cache"], decoder.backbone.compute_dtype)

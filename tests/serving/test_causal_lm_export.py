@@ -271,11 +271,13 @@ def test_other_types_of_weights(dtype, tmp_path):
     assert [row[:1] for row in found["token_ids"].tolist()] == first
 
 
-def test_xla_is_used_on_request_alone_and_runs_in_the_c_api_too(model, folder, tmp_path):
+def test_xla_is_used_unless_it_is_not_wanted_or_of_no_use(model, folder, tmp_path):
     compiled = b"_XlaMustCompile\x12\x02(\x01"  # a boolean attribute that is true
-    assert compiled not in (folder / "saved_model.pb").read_bytes()
-    folder = model.export(tmp_path / "name", jit_compile=True)
     assert compiled in (folder / "saved_model.pb").read_bytes()
+    half = CausalLM.from_preset("llama-tiny", dtype="bfloat16")
+    assert compiled not in (half.export(tmp_path / "half") / "saved_model.pb").read_bytes()
+    folder = model.export(tmp_path / "name", jit_compile=False)
+    assert compiled not in (folder / "saved_model.pb").read_bytes()
     stop = [["e", "~~"]] * 6
     columns = columns_of(PROMPTS, stop=stop, **SETTINGS["sampled"])
     found = c_api_answers(folder, columns, signature="generate")
