@@ -1,6 +1,7 @@
 """Metrics of a run as JSON lines, each written out at once."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import keras
 class MetricsLog(keras.callbacks.Callback):
     """Appends a line every so many steps, and one at the end of each epoch.
 
-    A line holds `epoch` (from 1), `step` (from the start of this fit), `seconds`, and the metrics
+    A line holds `epoch` (from 1), `step` (from the start of the fit), `seconds`, and the metrics
     so far in the epoch; at its end also those on the validation data, as `val_…`.
 
     Args:
@@ -38,6 +39,21 @@ class MetricsLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Writes the epoch's line."""
         self.write(logs, end_of_epoch=True)
+
+    def get_state(self) -> dict:
+        """Gives what a resumed run needs to go on with the file."""
+        return {
+            "step": self._step,
+            "seconds": time.monotonic() - self._start,
+            "size": self.path.stat().st_size if self.path.exists() else 0,
+        }
+
+    def set_state(self, state: dict) -> None:
+        """Goes on; lines of steps that are to come again are cut off."""
+        self._step = state["step"]
+        self._start = time.monotonic() - state["seconds"]
+        if self.path.exists():
+            os.truncate(self.path, min(state["size"], self.path.stat().st_size))
 
     def write(self, logs=None, **more) -> None:
         """Writes one line."""
