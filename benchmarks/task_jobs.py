@@ -78,8 +78,8 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     ),
     "cmrc2018": (
         *_LORA,
-        "data.train=shared:data/drcd/dev.json.gz[::6]",
-        "data.test=shared:data/cmrc2018/dev.json.gz[::6]",
+        "data.train=shared:data/drcd/dev.json.gz[::10]",
+        "data.test=shared:data/cmrc2018/dev.json.gz[::10]",
         "train.batch_size=4",
     ),
 }
@@ -101,15 +101,23 @@ STRATEGIES = (
     "bitfit",
 )
 
+# What an encoder learns from: the texts of the task, without their labels, and an encyclopedia.
+_TEXTS = "data.train=[shared:data/ag_news/train.jsonl.gz,shared:data/wikitext2/valid.txt.gz]"
+_PRETRAINING = (_TEXTS, "data.validation=shared:data/ag_news/test.jsonl", "train.epochs=6")
+# A rate of nothing leaves the random weights that training begins with.
+_NOTHING = (_TEXTS, "data.limit=1", "train.epochs=1", "train.learning_rate=1.0e-30")
 _ON_PRETRAINED = (
     "strategy=full",
     "data.validation=null",
+    "data.train=shared:data/ag_news/train.jsonl.gz[::20]",
     "model.attention_mask=bidirectional",
     "model.max_sequence_length=128",
     "model.dtype=float32",
-    "train.epochs=3",
+    "train.epochs=10",
+    "train.batch_size=16",
     "train.learning_rate=5.0e-4",
 )
+SEEDS = (0, 1, 2)
 
 
 def _of_task(recipe: str) -> list[Job]:
@@ -121,16 +129,29 @@ def _of_task(recipe: str) -> list[Job]:
     return [*jobs, Job(recipe, settings, library=PEER)]
 
 
-# A rate of nothing leaves the random weights that training begins with.
-_NOTHING = ("data.limit=1", "train.epochs=1", "train.learning_rate=1.0e-30")
 JOBS: list[Job] = [
     *(job for recipe in BUDGETS for job in _of_task(recipe)),
     *(Job("sst2", (f"strategy={name}", *_SST2), table="strategies") for name in STRATEGIES),
-    Job("article_small", (), "pretraining", BIDIRECTIONAL, verb="pretrain", keep="article"),
+    Job(
+        "article_small", _PRETRAINING, "pretraining", BIDIRECTIONAL, verb="pretrain", keep="article"
+    ),
     Job("article_small", _NOTHING, "pretraining", BIDIRECTIONAL, verb="pretrain", keep="random"),
     *(
-        Job("sst2", (f"preset=runs/{start}", *_ON_PRETRAINED), "pretraining", BIDIRECTIONAL)
+        Job(
+            "ag_news",
+            (f"preset=runs/{start}", *_ON_PRETRAINED, f"train.seed={seed}"),
+            "pretraining",
+            BIDIRECTIONAL,
+        )
+        for seed in SEEDS
         for start in ("article", "random")
+    ),
+    *(
+        Job("ag_news", (*BUDGETS["ag_news"], *settings), library=library, note="seed 1")
+        for library, settings in (
+            (OURS, ("model.attention_mask=causal", "train.seed=1")),
+            (PEER, ("train.seed=1",)),
+        )
     ),
     *(
         Job(

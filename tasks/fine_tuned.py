@@ -158,6 +158,7 @@ class FineTunedTask(Task):
             return self.as_batches(dataset)
 
         plan = {"batch_size": batch_size, "seed": seed}
+        self.note_sizes(train.lengths, batch_size=batch_size, seed=seed)
         return resumable_fit(
             super().fit,
             model=self,

@@ -228,6 +228,7 @@ class Pretraining(ObjectiveScores, Task):
         epochs: int = 1,
         initial_epoch: int = 0,
         seed: int = 0,
+        checkpoints=None,
         **kwargs,
     ):
         """Trains on plain text with `keras.Model.fit`.
@@ -241,31 +242,35 @@ class Pretraining(ObjectiveScores, Task):
             epochs: passes over the data; each has an order and noise of its own.
             initial_epoch: the epoch to go on with, with the batches that it would have had.
             seed: of the order of texts; that of the noise is the corruption's.
+            checkpoints: see `FineTunedTask.fit`.
             **kwargs: of `keras.Model.fit`, such as `callbacks`.
 
         Returns:
             A Keras `History`.
 
         Raises:
-            InputError: there is no text.
+            InputError: there is no text; or the checkpoints are of another run.
         """
         epochs_of = {"epochs": epochs, "initial_epoch": initial_epoch}
         if not is_raw_text(x):
+            if checkpoints is not None:
+                raise InputError("checkpoints= needs texts: other data cannot be resumed in.")
             return super().fit(
                 x, y, validation_data=validation_data, batch_size=batch_size, **epochs_of, **kwargs
             )
         from llama_keras.data.corrupted import objective_training_batches
+        from llama_keras.training.resume import resumable_fit
 
         rows = self.token_rows(x)
         steps = -(-len(rows.token_ids) // batch_size)
 
-        def batches(share):
+        def batches(share, first_step):
             return objective_training_batches(
                 rows,
                 noise=self.noise,
                 batch_size=batch_size,
                 seed=seed,
-                first_step=initial_epoch * steps,
+                first_step=first_step,
                 share=share,
             )[0]
 
@@ -274,12 +279,28 @@ class Pretraining(ObjectiveScores, Task):
         if validation_data is not None:
             data, length = self._inference_batches(validation_data, batch_size)
             held_out = {"validation_data": data, "validation_steps": length}
-        return super().fit(
-            self.distributed(batches),
-            steps_per_epoch=steps,
+        self.note_sizes(rows.lengths, batch_size=batch_size, seed=seed)
+        return resumable_fit(
+            super().fit,
+            model=self,
+            batches=batches,
+            checkpoints=checkpoints,
+            steps=steps,
+            plan=self._plan(rows, batch_size=batch_size, seed=seed) if checkpoints else None,
             **epochs_of,
             **{"shuffle": False, **held_out, **kwargs},
         )
+
+    def _plan(self, rows, **settings):
+        from llama_keras.text.corruption import corruption_config
+        from llama_keras.training.run_identity import digest_of
+
+        return {
+            **settings,
+            "data": digest_of(rows),
+            "objective": objective_config(self.objective),
+            "corruption": corruption_config(self.corruption) if self.corruption else None,
+        }
 
     def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
         """Gives loss, accuracy and perplexity of texts, with the same noise each time."""

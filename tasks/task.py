@@ -1,5 +1,6 @@
 """What all tasks share: a backbone, a tokenizer, a head; made from a preset, saved whole."""
 
+import functools
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -142,6 +143,19 @@ class Task(Trainer):
         if not self.compiled or over:
             self.compile(**({} if total_steps is None else {"total_steps": total_steps}))
             self._compiled_by_default = True
+
+    def note_sizes(self, lengths, *, batch_size: int, seed: int) -> None:
+        """Notes what the batches of the fit to come hold, for `training.throughput`.
+
+        Args:
+            lengths: int64 `(N,)`, tokens of each text.
+            batch_size, seed: of `data.bucketing.training_batches`.
+        """
+        from llama_keras.data.bucketing import epoch_sizes
+
+        self.batch_sizes = functools.partial(
+            epoch_sizes, lengths, batch_size=batch_size, seed=seed, replicas=self.num_replicas
+        )
 
     def get_compile_config(self):
         """Gives nothing: how a task was trained is no part of it, and `fit` compiles by itself."""

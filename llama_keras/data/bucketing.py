@@ -156,6 +156,35 @@ def training_batches(
     return dataset, steps
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What the batches of an epoch hold.
+
+    Attributes:
+        tokens: of the texts, int64 `(steps,)`.
+        places: of the padded batches, int64 `(steps,)`.
+    """
+
+    tokens: np.ndarray
+    places: np.ndarray
+
+
+def epoch_sizes(lengths, *, batch_size: int, seed: int, epoch: int, replicas: int = 1) -> Sizes:
+    """Gives what the batches of an epoch of `training_batches` hold, without making them.
+
+    Args:
+        lengths: int64 `(N,)`, of the texts.
+        batch_size, seed: of `training_batches`.
+        epoch: its number, from 0.
+        replicas: among which each batch is shared out.
+    """
+    index = np.asarray(_epoch_plan(lengths, batch_size, seed)(tf.constant(epoch, tf.int64)))
+    found = np.where(index >= 0, np.asarray(lengths)[index], 0)
+    shares = [found[:, first::replicas] for first in range(replicas)]
+    places = sum((s > 0).sum(axis=1) * s.max(axis=1, initial=0) for s in shares)
+    return Sizes(tokens=found.sum(axis=1), places=np.asarray(places))
+
+
 def endless(plan, *, steps: int, first_step: int, share: Share):
     """Gives a share's row numbers `(B,)` of each batch, for ever.
 
