@@ -111,12 +111,16 @@ class Task(Trainer):
         """Writes the whole task, tokenizer included, to a `.keras` file.
 
         The file appears under its name only when it is complete; an earlier one is kept till then.
+        Of several workers that train together the chief alone writes, outside of
+        `strategy.scope()`.
         """
         path = Path(filepath)
         if path.suffix != ".keras":
             raise InputError(f"A task is saved to a name ending in .keras; received '{path}'.")
         if path.exists() and not overwrite:
             raise InputError(f"'{path}' exists already; remove it or pass overwrite=True.")
+        if not self.writes_files():
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as temporary:
             keras.saving.save_model(self, temporary, overwrite=True, **kwargs)

@@ -24,6 +24,10 @@ class PlainTrainer(keras.Model):
             )
         super().compile(*args, **kwargs)
 
+    def writes_files(self) -> bool:
+        """Says that this process writes files."""
+        return True
+
     def scope(self) -> contextlib.AbstractContextManager:
         """Gives a context that does nothing."""
         return contextlib.nullcontext()

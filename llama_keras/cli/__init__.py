@@ -17,6 +17,7 @@ VERBS = (
     "data",
     "pretrain",
     "train",
+    "launch",
     "plan",
     "evaluate",
     "export",

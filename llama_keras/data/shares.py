@@ -38,7 +38,7 @@ class Share:
         def parts(index):
             # (R, rows of a replica), -1 where there is none
             missing = tf.math.floormod(-tf.shape(index)[0], self.replicas)
-            filled = tf.pad(index, [[0, missing]], constant_values=-1)
+            filled = tf.pad(index, tf.convert_to_tensor([[0, missing]]), constant_values=-1)
             each = tf.transpose(tf.reshape(filled, (-1, self.replicas)))
             mine = each[self.first : self.first + self.count]
             return tf.data.Dataset.from_tensor_slices(mine)
@@ -47,6 +47,23 @@ class Share:
 
 
 WHOLE = Share()
+
+
+def shard_by_rows(data):
+    """Gives a `tf.data.Dataset` of which every worker takes its rows of each batch.
+
+    By default TensorFlow shares out files where a data set reads files, which changes the batches
+    and fails when there are fewer files than workers. Other data, and a policy that somebody chose,
+    stay as they are.
+    """
+    policies = tf.data.experimental.AutoShardPolicy
+    if not isinstance(data, tf.data.Dataset):
+        return data
+    if data.options().experimental_distribute.auto_shard_policy != policies.AUTO:
+        return data
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = policies.DATA
+    return data.with_options(options)
 
 
 def share_out(make: Callable[[Share], tf.data.Dataset], *, strategy):

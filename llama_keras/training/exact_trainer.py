@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from llama_keras.data.shares import share_out
+from llama_keras.data.shares import shard_by_rows, share_out
 from llama_keras.errors import InputError
 from llama_keras.training.losses import LossKind
 from llama_keras.training.micro_batches import add_over_parts
 from llama_keras.training.optimizers_apart import check_optimizer, expect_summed_gradients
 from llama_keras.training.replicas import across, sum_over_replicas
+from llama_keras.training.strategies import is_chief, worker_count
 
 if TYPE_CHECKING:
     from keras import Model as _Model
@@ -104,6 +105,18 @@ class ExactTrainer(_Model):
         """How many replicas of the model learn together."""
         return self.distribute_strategy.num_replicas_in_sync
 
+    def writes_files(self) -> bool:
+        """Says whether this process is the one of several workers that writes files.
+
+        Raises:
+            InputError: several workers are in `scope()`: Keras makes variables when it saves, which
+                in there is a thing for all of them together.
+        """
+        strategy = self.distribute_strategy
+        if tf.distribute.has_strategy() and worker_count(strategy) > 1:
+            raise InputError("With several workers, save outside of strategy.scope().")
+        return is_chief(strategy)
+
     def scope(self) -> contextlib.AbstractContextManager:
         """Gives the context in which variables of the model's strategy are made."""
         return self.distribute_strategy.scope()
@@ -128,6 +141,20 @@ class ExactTrainer(_Model):
             x, y, sample_weight: a replica's part of a batch.
         """
         return self._loss_kind.count(x, y, sample_weight)
+
+    def fit(self, x=None, *args, **kwargs):
+        """Trains; see `keras.Model.fit`."""
+        if "validation_data" in kwargs:
+            kwargs["validation_data"] = shard_by_rows(kwargs["validation_data"])
+        return super().fit(shard_by_rows(x), *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """Measures; see `keras.Model.evaluate`."""
+        return super().evaluate(shard_by_rows(x), *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """Gives the answers to all rows, to every worker; see `keras.Model.predict`."""
+        return super().predict(shard_by_rows(x), *args, **kwargs)
 
     def train_step(self, data):
         """Learns from a batch; see the class."""
