@@ -8,6 +8,7 @@ LAYOUT is a name of `LAYOUTS`; the device count comes from XLA_FLAGS. FOLDER get
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -177,7 +178,8 @@ def checkpoints(model) -> int:
     def loss(trainable):
         return keras.ops.sum(model.stateless_call(trainable, rest, rows())[0])
 
-    return str(jax.make_jaxpr(jax.grad(loss))(trainable)).count("= checkpoint[")
+    program = str(jax.make_jaxpr(jax.grad(loss))(trainable))
+    return len(re.findall(r"= (?:remat\w*|checkpoint)\[", program))  # by JAX's version
 
 
 def lora(folder: Path):
