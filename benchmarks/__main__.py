@@ -15,7 +15,16 @@ from pathlib import Path
 from benchmarks.harness import measure
 from benchmarks.report import tables
 
-SUITES = ("encode", "lengths", "decode", "tokenizer", "kernel", "serving_speed")
+SUITES = (
+    "encode",
+    "lengths",
+    "train",
+    "train_tags",
+    "decode",
+    "tokenizer",
+    "kernel",
+    "serving_speed",
+)
 PACKAGES = ("tensorflow", "keras", "keras-hub", "torch", "transformers", "tokenizers")
 
 
