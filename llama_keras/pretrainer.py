@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from llama_keras.atomic import write_text
 from llama_keras.errors import InputError
+from llama_keras.run_folder import RunFolder, run_folder
 from llama_keras.tasks.pretraining_recipe import PretrainingRecipe
 from llama_keras.weights.presets import PRESET_FILE
 
-METRICS_FILE = "metrics.json"
 LOG_FILE = "metrics.jsonl"
 MODEL_FILE = "model.keras"
-RECIPE_FILE = "recipe.yaml"
 # Layout of the objective -> name of the task whose `predict` suits it.
 _TASKS = {"corrupted": "MaskedLM", "prefix": "Denoiser"}
 
@@ -40,29 +36,84 @@ class PretrainingRun:
 
 
 def run_pretraining(
-    recipe: PretrainingRecipe, *, output, say: Callable[[str], None] = print
+    recipe: PretrainingRecipe,
+    *,
+    output,
+    resume: bool = False,
+    distribution=None,
+    say: Callable[[str], None] = print,
 ) -> PretrainingRun:
     """Trains by an objective and leaves a preset.
 
     Args:
         recipe: what to do.
         output: a new directory.
+        resume, distribution: see `runner.run_recipe`.
         say: gets a line of text at each stage.
 
     Raises:
-        InputError: the directory holds something, or the data do not fit the recipe.
+        InputError: the directory holds something else, or the data do not fit the recipe.
     """
+    from llama_keras.training.placement import Placement
+
+    placement = Placement.of(distribution)
+    with run_folder(output, recipe, resume=resume, is_chief=placement.is_chief) as folder:
+        if folder.is_finished:
+            from llama_keras.tasks import Pretraining
+
+            say(f"{folder.path} holds the finished run already")
+            model = Pretraining.load(folder.path / MODEL_FILE)
+            return PretrainingRun(folder.path, folder.metrics, model)
+        return _carry_out(recipe, folder, placement, say)
+
+
+def _carry_out(recipe: PretrainingRecipe, folder: RunFolder, placement, say) -> PretrainingRun:
     import keras
 
-    from llama_keras.data.documents import load_documents
     from llama_keras.training.metrics_log import MetricsLog
 
-    directory = Path(output)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InputError(
-            f"'{directory}' holds something already; choose another --output, or remove it first."
-        )
-    parts = {}
+    directory = folder.written
+    parts = _load_parts(recipe, say)
+    keras.utils.set_random_seed(recipe.train.seed)
+    with placement.scope():
+        model = build_model(recipe)
+    folder.begin(recipe)
+    say(f"{model.objective.name} on {model.backbone.count_params():,} weights")
+    texts = {name: part.texts for name, part in parts.items()}
+    options = {"batch_size": recipe.train.batch_size, "verbose": 0}
+    measured = "validation" if "validation" in texts else "train"
+    steps = -(-len(model.token_rows(texts["train"]).token_ids) // recipe.train.batch_size)
+    model.compile(total_steps=steps * recipe.train.epochs, learning_rate=recipe.train.learning_rate)
+    metrics: dict[str, Any] = {"recipe": recipe.name, "measured_on": measured}
+    metrics["before"] = folder.measured_before(lambda: model.evaluate(texts[measured], **options))
+    checkpoints = folder.checkpoints(
+        recipe.train, workers=placement.workers, validation="validation" in texts
+    )
+    if names := checkpoints.names():
+        say(f"going on from the checkpoint {names[-1]}")
+    history = model.fit(
+        texts["train"],
+        validation_data=texts.get("validation"),
+        epochs=recipe.train.epochs,
+        batch_size=recipe.train.batch_size,
+        seed=recipe.train.seed,
+        callbacks=[MetricsLog(directory / LOG_FILE)],
+        checkpoints=checkpoints,
+        verbose=placement.verbosity(is_terminal=sys.stderr.isatty()),
+    )
+    metrics["after"] = model.evaluate(texts[measured], **options)
+    metrics["history"] = history.history
+    model.save(directory / MODEL_FILE)
+    _save_preset(model, directory, recipe.preset_attention_mask)
+    plain = json.loads(json.dumps(metrics, default=float))
+    folder.finish(plain, keep_checkpoints=recipe.train.keep_checkpoints)
+    return PretrainingRun(folder.path, plain, model)
+
+
+def _load_parts(recipe: PretrainingRecipe, say) -> dict[str, Any]:
+    from llama_keras.data.documents import load_documents
+
+    parts: dict[str, Any] = {}
     for name in ("train", "validation"):
         if sources := getattr(recipe.data, name):
             parts[name] = load_documents(
@@ -76,34 +127,7 @@ def run_pretraining(
         raise InputError(
             f"Recipe {recipe.name} has no text; add --set data.train=FILE.txt, one document a line."
         )
-    keras.utils.set_random_seed(recipe.train.seed)
-    model = build_model(recipe)
-    directory.mkdir(parents=True, exist_ok=True)
-    write_text(directory / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(), sort_keys=False))
-    say(f"{model.objective.name} on {model.backbone.count_params():,} weights")
-    texts = {name: part.texts for name, part in parts.items()}
-    options = {"batch_size": recipe.train.batch_size, "verbose": 0}
-    measured = "validation" if "validation" in texts else "train"
-    steps = -(-len(model.token_rows(texts["train"]).token_ids) // recipe.train.batch_size)
-    model.compile(total_steps=steps * recipe.train.epochs, learning_rate=recipe.train.learning_rate)
-    metrics: dict[str, Any] = {"recipe": recipe.name, "measured_on": measured}
-    metrics["before"] = model.evaluate(texts[measured], **options)
-    history = model.fit(
-        texts["train"],
-        validation_data=texts.get("validation"),
-        epochs=recipe.train.epochs,
-        batch_size=recipe.train.batch_size,
-        seed=recipe.train.seed,
-        callbacks=[MetricsLog(directory / LOG_FILE)],
-        verbose=1 if sys.stderr.isatty() else 2,
-    )
-    metrics["after"] = model.evaluate(texts[measured], **options)
-    metrics["history"] = history.history
-    model.save(directory / MODEL_FILE)
-    _save_preset(model, directory, recipe.preset_attention_mask)
-    plain = json.loads(json.dumps(metrics, default=float))
-    write_text(directory / METRICS_FILE, json.dumps(plain, indent=2) + "\n")
-    return PretrainingRun(directory, plain, model)
+    return parts
 
 
 def build_model(recipe: PretrainingRecipe):

@@ -5,22 +5,19 @@ This is the one place that knows all rooms of the house; the command line and th
 
 import dataclasses
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from llama_keras.atomic import write_text
 from llama_keras.errors import InputError
 from llama_keras.kinds import TaskKind, get_kind
+from llama_keras.run_folder import RunFolder, run_folder
 from llama_keras.tasks.recipe import Recipe
 
-METRICS_FILE = "metrics.json"
 MODEL_FILE = "model.keras"
-RECIPE_FILE = "recipe.yaml"
 
 
 @dataclass(frozen=True)
@@ -40,22 +37,51 @@ class Run:
     model: Any
 
 
-def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) -> Run:
+def run_recipe(
+    recipe: Recipe,
+    *,
+    output,
+    resume: bool = False,
+    distribution=None,
+    say: Callable[[str], None] = print,
+) -> Run:
     """Trains, measures, saves and, if the recipe says so, exports.
 
     Args:
         recipe: what to do.
         output: a new directory.
+        resume: whether the directory may hold an interrupted run of the recipe, which then goes on
+            to the results that it would have had; a finished one is left as it is.
+        distribution: a `tf.distribute.Strategy`, see `training.strategies`.
         say: gets a line of text at each stage.
 
     Raises:
-        InputError: the directory holds something, or the data do not fit the recipe.
+        InputError: the directory holds something else, or the data do not fit the recipe.
     """
+    from llama_keras.training.placement import Placement
+
+    placement = Placement.of(distribution)
+    with run_folder(output, recipe, resume=resume, is_chief=placement.is_chief) as folder:
+        if folder.is_finished:
+            return _finished(recipe, folder, say)
+        return _carry_out(recipe, folder, placement, say)
+
+
+def _finished(recipe: Recipe, folder: RunFolder, say) -> Run:
+    from llama_keras.tasks.task import Task
+
+    say(f"{folder.path} holds the finished run already")
+    exports = sorted((folder.path / "export" / recipe.name).glob("*"))
+    export = exports[-1] if exports else None
+    return Run(folder.path, folder.metrics, export, Task.load(folder.path / MODEL_FILE))
+
+
+def _carry_out(recipe: Recipe, folder: RunFolder, placement, say) -> Run:
     import keras
 
     from llama_keras.training.fine_tuning import get_strategy, trainable_share
 
-    directory = _new_directory(Path(output))
+    directory = folder.written
     kind = get_kind(recipe.task)
     parts = _load_parts(recipe, kind)
     labels = kind.labels(recipe, parts)
@@ -65,15 +91,21 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
     if recipe.train.learning_rate is not None:
         strategy = dataclasses.replace(strategy, learning_rate=recipe.train.learning_rate)
     say(f"loading {recipe.preset}")
-    model = kind.build(recipe, labels, strategy)
-    directory.mkdir(parents=True, exist_ok=True)
-    resolved = recipe.model_copy(update={"labels": labels})
-    write_text(directory / RECIPE_FILE, yaml.safe_dump(resolved.model_dump(), sort_keys=False))
-    model.strategy.prepare(model)
+    with placement.scope():
+        model = kind.build(recipe, labels, strategy)
+        model.strategy.prepare(model)
+    folder.begin(recipe.model_copy(update={"labels": labels}))
     sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
     say(f"{strategy.name} on {sizes} {kind.noun}; {trainable_share(model)}")
-    before = _measure(model, kind, parts) if recipe.measure_before else None
+    before = None
+    if recipe.measure_before:
+        before = folder.measured_before(lambda: _measure(model, kind, parts))
     validation = parts.get("validation")
+    checkpoints = folder.checkpoints(
+        recipe.train, workers=placement.workers, validation=validation is not None
+    )
+    if names := checkpoints.names():
+        say(f"going on from the checkpoint {names[-1]}")
     history = model.fit(
         *kind.examples(parts["train"]),
         validation_data=kind.examples(validation) if validation else None,
@@ -81,8 +113,9 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
         batch_size=recipe.train.batch_size,
         seed=recipe.train.seed,
         callbacks=callbacks,
+        checkpoints=checkpoints,
         **kind.fit_arguments(recipe, parts["train"], labels),
-        verbose=1 if sys.stderr.isatty() else 2,
+        verbose=placement.verbosity(is_terminal=sys.stderr.isatty()),
     )
     model.save(directory / MODEL_FILE)
     metrics = {"recipe": recipe.name, "strategy": recipe.strategy["name"]}
@@ -90,9 +123,10 @@ def run_recipe(recipe: Recipe, *, output, say: Callable[[str], None] = print) ->
     if before is not None:
         metrics["before"] = before
     metrics["history"] = _plain(history.history)
+    shutil.rmtree(directory / "export", ignore_errors=True)  # of a run killed after it
     export = model.export(directory / "export" / recipe.name) if recipe.export else None
-    write_text(directory / METRICS_FILE, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
-    return Run(directory, metrics, export, model)
+    folder.finish(metrics, keep_checkpoints=recipe.train.keep_checkpoints)
+    return Run(folder.path, metrics, export, model)
 
 
 def _callbacks(recipe: Recipe, directory: Path, *, validation: bool) -> list:
@@ -108,16 +142,6 @@ def _callbacks(recipe: Recipe, directory: Path, *, validation: bool) -> list:
             )
         )
     return callbacks
-
-
-def _new_directory(directory: Path) -> Path:
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        unfinished = directory.is_dir() and not (directory / METRICS_FILE).exists()
-        state = "an unfinished run" if unfinished else "something"
-        raise InputError(
-            f"'{directory}' holds {state} already; choose another --output, or remove it first."
-        )
-    return directory
 
 
 def _load_parts(recipe: Recipe, kind: TaskKind) -> dict[str, Any]:

@@ -54,6 +54,12 @@ class PretrainingTrain(Record):
     """Peak of the schedule."""
     seed: int = 0
     """Of the weights, the order of texts and dropout."""
+    checkpoint_minutes: float | None = Field(default=5.0, ge=0.0)
+    """Minutes between checkpoints, from which `--resume` goes on; several workers go by steps."""
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints, besides; for several workers by default 200."""
+    keep_checkpoints: bool = False
+    """Whether checkpoints stay when the run is finished, the best and the last ones."""
 
 
 class PretrainingRecipe(Record):

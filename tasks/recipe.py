@@ -116,6 +116,12 @@ class RecipeTrain(Record):
     """Stop after so many epochs without a lower validation loss, and keep the best weights."""
     seed: int = 0
     """Of the head, the order of texts and dropout."""
+    checkpoint_minutes: float | None = Field(default=5.0, ge=0.0)
+    """Minutes between checkpoints, from which `--resume` goes on; several workers go by steps."""
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints, besides; for several workers by default 200."""
+    keep_checkpoints: bool = False
+    """Whether checkpoints stay when the run is finished, the best and the last ones."""
 
 
 def _strategy(value: Any) -> dict[str, Any]:

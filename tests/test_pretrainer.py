@@ -1,11 +1,14 @@
 import json
 
+import numpy as np
 import pytest
 
 from llama_keras.errors import InputError
 from llama_keras.pretrainer import build_model, run_pretraining
 from llama_keras.tasks import CausalLM, MaskedLM, TextClassifier
 from llama_keras.tasks.pretraining_recipe import load_pretraining_recipe
+from llama_keras.training.checkpoints import Checkpoints
+from tests.test_runner import Killed, killed_at
 
 TINY = [
     "tokenizer.preset=llama-tiny",
@@ -75,6 +78,27 @@ def test_a_denoiser_s_preset_may_look_both_ways(lines, tmp_path):
     assert type(run.model).__name__ == "Denoiser"
     classifier = TextClassifier.from_preset(run.directory, labels=["a", "b"])
     assert classifier.backbone.config.attention_mask == "bidirectional"
+
+
+def test_a_killed_run_goes_on_to_the_same_results(lines, tmp_path, monkeypatch):
+    def run(name, **arguments):
+        recipe = recipe_of("article_small", lines, "train.checkpoint_every=2")
+        return run_pretraining(recipe, output=tmp_path / name, say=lambda line: None, **arguments)
+
+    whole = run("whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, Checkpoints, "save", call=2)
+        run("parts")
+    with pytest.raises(InputError, match="go on with it by --resume"):
+        run("parts")
+    found = run("parts", resume=True)
+    assert found.metrics == whole.metrics
+    for a, b in zip(found.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    steps = [[json.loads(line)["step"] for line in log.splitlines()] for log in logs]
+    assert steps[0] == steps[1]
+    assert run("parts", resume=True).metrics == whole.metrics
 
 
 def test_bad_input(lines, tmp_path):

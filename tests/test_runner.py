@@ -1,10 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 
 from llama_keras.errors import InputError
 from llama_keras.runner import run_recipe
 from llama_keras.tasks.recipe import load_recipe
+from llama_keras.training.checkpoints import Checkpoints
 
 
 @pytest.fixture
@@ -49,8 +51,9 @@ def test_an_existing_run_is_never_overwritten(files):
     output = files / "run"
     output.mkdir()
     (output / "mine.txt").write_text("keep")
-    with pytest.raises(InputError, match="unfinished run already"):
-        run_recipe(recipe_of(files), output=output)
+    for resume in (False, True):
+        with pytest.raises(InputError, match="holds something already"):
+            run_recipe(recipe_of(files), output=output, resume=resume)
     assert [path.name for path in output.iterdir()] == ["mine.txt"]
 
 
@@ -89,3 +92,61 @@ def test_strategies_with_settings_weights_and_early_stopping(files):
     with pytest.raises(InputError, match=r"early_stopping needs validation data"):
         run_recipe(without, output=files / "other")
     assert not (files / "other").exists()
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(monkeypatch, place, name, *, call):
+    """Lets a method end the run, after its work is done, when it is called for the time given."""
+    before, calls = getattr(place, name), []
+
+    def method(*arguments, **named):
+        calls.append(before(*arguments, **named))
+        if len(calls) == call:
+            raise Killed
+        return calls[-1]
+
+    monkeypatch.setattr(place, name, method)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_killed_run_goes_on_to_the_same_results(files, monkeypatch):
+    from llama_keras.tasks import TextClassifier
+
+    more = ["train.epochs=2", "train.batch_size=8", "train.checkpoint_every=3"]
+    more += ["measure_before=true", "train.early_stopping=1"]
+    recipe = recipe_of(files, *more)
+    said, output = [], files / "run"
+    whole = run_recipe(recipe, output=files / "whole", say=said.append)
+    for place in (Checkpoints, TextClassifier):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            killed_at(patch, place, "save", call=1)
+            run_recipe(recipe, output=output, resume=True, say=said.append)
+    assert "going on from the checkpoint step-000000003" in said
+    with pytest.raises(InputError, match=r"an unfinished run already; go on with it by --resume"):
+        run_recipe(recipe, output=output)
+    other = recipe_of(files, *more, "train.learning_rate=0.1", "strategy=lora")
+    with pytest.raises(InputError, match=r"another recipe: .*strategy.name was 'full', now 'lora'"):
+        run_recipe(other, output=output, resume=True)
+    (output / "export/text_classification/1").mkdir(parents=True)  # as a kill may leave it
+    run = run_recipe(recipe, output=output, resume=True, say=said.append)
+    assert run.metrics == whole.metrics and "before" in run.metrics
+    assert (output / "metrics.json").read_text() == (files / "whole/metrics.json").read_text()
+    for a, b in zip(run.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not (output / "export").exists() and not (output / "checkpoints").exists()
+    again = run_recipe(recipe, output=output, resume=True, say=said.append)
+    assert "holds the finished run already" in said[-1]
+    assert (again.metrics, again.export) == (run.metrics, None)
+    with pytest.raises(InputError, match="holds a finished run already; choose another"):
+        run_recipe(recipe, output=output)
+
+
+def test_checkpoints_may_stay(files):
+    recipe = recipe_of(files, "train.keep_checkpoints=true")
+    run_recipe(recipe, output=files / "run", say=lambda line: None)
+    store = Checkpoints(folder=files / "run/checkpoints")
+    assert store.latest().finished and store.best_name()

@@ -13,17 +13,37 @@ def register(app: typer.Typer) -> None:
 
 def _pretrain(
     recipe: Annotated[str, typer.Argument(help="article_small, plain_text, or a file.yaml")],
-    output: Annotated[Path, typer.Option(help="New run directory, in the end a preset.")],
+    output: Annotated[
+        Path, typer.Option(help="Run directory, in the end a preset; a new one, but for --resume.")
+    ],
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Override a field; repeatable."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run in --output, if any.")
+    ] = False,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="none|mirrored|multi_worker|tpu|parameter_server",
+            help="Over which devices tf.distribute spreads the training.",
+        ),
+    ] = "none",
+    replicas: Annotated[
+        int | None,
+        typer.Option(help="Of --strategy mirrored: GPUs, or shares of the CPU to try it out."),
+    ] = None,
 ) -> None:
     """Train a Llama on plain text, from scratch or from a checkpoint, and leave a preset."""
-    from llama_keras.pretrainer import run_pretraining
     from llama_keras.tasks.pretraining_recipe import load_pretraining_recipe
+    from llama_keras.training.placement import distribution_of
 
-    run = run_pretraining(load_pretraining_recipe(recipe, overrides=set_ or ()), output=output)
+    checked = load_pretraining_recipe(recipe, overrides=set_ or ())
+    distribution = distribution_of(strategy, replicas=replicas)  # before TensorFlow does anything
+    from llama_keras.pretrainer import run_pretraining
+
+    run = run_pretraining(checked, output=output, resume=resume, distribution=distribution)
     for when in ("before", "after"):
         scores = run.metrics[when]
         print(

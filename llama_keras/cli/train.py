@@ -15,17 +15,36 @@ def _train(
     recipe: Annotated[
         str, typer.Argument(help="sst2, conll2003, squad, multi30k …, or a file.yaml")
     ],
-    output: Annotated[Path, typer.Option(help="New run directory.")],
+    output: Annotated[Path, typer.Option(help="Run directory; a new one, but for --resume.")],
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Override a field; repeatable."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run in --output, if any.")
+    ] = False,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="none|mirrored|multi_worker|tpu|parameter_server",
+            help="Over which devices tf.distribute spreads the training. (Which weights learn is "
+            "the recipe's own field strategy: --set strategy=lora.)",
+        ),
+    ] = "none",
+    replicas: Annotated[
+        int | None,
+        typer.Option(help="Of --strategy mirrored: GPUs, or shares of the CPU to try it out."),
+    ] = None,
 ) -> None:
     """Fine-tune a Llama on labelled texts: data, model, fit, evaluation, export."""
-    from llama_keras.runner import run_recipe
     from llama_keras.tasks.recipe import load_recipe
+    from llama_keras.training.placement import distribution_of
 
-    run = run_recipe(load_recipe(recipe, overrides=set_ or ()), output=output)
+    checked = load_recipe(recipe, overrides=set_ or ())
+    distribution = distribution_of(strategy, replicas=replicas)  # before TensorFlow does anything
+    from llama_keras.runner import run_recipe
+
+    run = run_recipe(checked, output=output, resume=resume, distribution=distribution)
     for when, metrics in (("before, ", run.metrics.get("before", {})), ("", run.metrics)):
         for part in ("validation", "test"):
             if part in metrics:
