@@ -11,9 +11,7 @@ The file's inputs are `hidden` `(1, 1, E)`, `index` and `padding` `()`, and for 
 Axes: B batch, L layers, K key-value heads, S cache length, D head size, N new tokens of a chunk.
 """
 
-import dataclasses
 import os
-import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +22,7 @@ from keras import ops
 from llama_keras.errors import InputError, MissingDependencyError
 from llama_keras.models.generation import CHUNK
 from llama_keras.models.sampling import choose
-
-_CACHE = re.compile(r"(key|value)_(\d+)")
-_SCALARS = re.compile(r"hidden|token_ids|index|padding")
-
+from llama_keras.serving.litert_step import LiteRTStep
 
 # Those of `SamplingSettings` that say how a token is drawn.
 SAMPLERS = ("temperature", "top_k", "top_p", "seed")
@@ -77,10 +72,8 @@ class LiteRTDecoder:
         num_threads: int | None = None,
     ):
         self._embed, self._choose = embed, choose
-        self._interpreter = _interpreter(Path(path), num_threads)
-        self._places = _find_places(self._interpreter, Path(path))
+        self._step = LiteRTStep(_interpreter(Path(path), num_threads), Path(path))
         self._filled: tuple[HostCache | None, int] = (None, -1)  # whose row the inputs hold
-        self._slots = 0
         self._lock = threading.Lock()
 
     def decode(self, state, settings, end_ids, stopped, *, chunk: int = CHUNK):
@@ -134,32 +127,15 @@ class LiteRTDecoder:
         if self._filled[0] is cache and self._filled[1] == row:
             return
         self._filled = (None, -1)
-        slots = cache.entries.shape[3]
-        if slots != self._slots:
-            self._resize(slots)
-        for place, values in zip(self._places.cache, cache.entries[:, row], strict=True):
-            self._interpreter.tensor(place)()[0] = values
+        self._step.fill(cache.entries[:, row])
         self._filled = (cache, row)
-
-    def _resize(self, slots: int) -> None:
-        for place, shape in zip(self._places.cache, self._places.cache_shapes, strict=True):
-            self._interpreter.resize_tensor_input(place, [1, shape[1], slots, shape[3]])
-        self._interpreter.allocate_tensors()
-        self._slots = slots
 
     def _advance(self, cache: HostCache, row: int, token: int, index: int, padding: int):
         """Runs one step, keeps its key and value, and gives the logits `(1, V)`."""
-        run = self._interpreter
-        run.set_tensor(self._places.hidden, self._embed(int(token))[None, None])
-        run.set_tensor(self._places.index, np.int32(index))
-        run.set_tensor(self._places.padding, np.int32(padding))
-        run.invoke()
-        rows = run.get_tensor(self._places.rows)  # (2 L, K, D)
+        vector = self._embed(int(token))
+        logits, rows = self._step.advance(vector, index=index, padding=padding)
         cache.entries[:, row, :, index] = rows
-        # Inputs keep their memory between calls, so only the new slot is written.
-        for place, values in zip(self._places.cache, rows, strict=True):
-            run.tensor(place)()[0, :, index] = values
-        return run.get_tensor(self._places.logits)
+        return logits
 
 
 def greedy(logits: np.ndarray) -> tuple[int, float]:
@@ -206,36 +182,3 @@ def _cores() -> int:
         return max(1, int(wanted))
     free = getattr(os, "sched_getaffinity", None)  # Linux alone has it
     return len(free(0)) if free else os.cpu_count() or 1
-
-
-@dataclasses.dataclass(frozen=True)
-class _Places:
-    """Where the interpreter keeps each input and output."""
-
-    hidden: int
-    index: int
-    padding: int
-    cache: list[int]  # key 0, value 0, key 1, …
-    cache_shapes: list[tuple[int, ...]]
-    logits: int
-    rows: int
-
-
-def _find_places(interpreter, path: Path) -> _Places:
-    named, cache = {}, []
-    for detail in interpreter.get_input_details():
-        if found := _CACHE.search(detail["name"]):
-            cache.append((int(found[2]), found[1], detail["index"], tuple(detail["shape"])))
-        elif found := _SCALARS.search(detail["name"]):
-            named[found[0].replace("token_ids", "hidden")] = detail["index"]
-    cache.sort()
-    by_rank = {len(detail["shape"]): detail["index"] for detail in interpreter.get_output_details()}
-    if len(named) != 3 or not cache or sorted(by_rank) != [2, 3]:
-        raise InputError(f"'{path}' is a LiteRT file, but no decoding step. Remove or replace it.")
-    return _Places(
-        **named,
-        cache=[place for *_, place, _ in cache],
-        cache_shapes=[shape for *_, shape in cache],
-        logits=by_rank[2],
-        rows=by_rank[3],
-    )

@@ -1,14 +1,14 @@
-"""A decoding step in pieces of a few blocks, which XLA compiles once for all of them.
+"""A decoding step block by block, of which XLA compiles one for all.
 
 Compiled whole, a model of 30 layers takes XLA some ten seconds for each number of rows and cache
-length. Its blocks differ in their weights alone, so one compiled function of weights runs all
-pieces, and the loop around them stays TensorFlow's.
+length. Its blocks differ in their weights alone, so one compiled function of weights runs them
+all, and the loop around them stays TensorFlow's. (Six blocks a function are no faster.)
 
 Axes: B rows, S cache length, E model width.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import keras
@@ -33,7 +33,7 @@ def weights_read_once(backbone) -> Iterator[None]:
 
 
 class LayerwiseBackbone:
-    """Stands for a backbone in `generation.decode`, compiled piece by piece.
+    """Stands for a backbone in `generation.decode`, compiled block by block.
 
     Args:
         backbone: a causal `LlamaBackbone`.
@@ -46,59 +46,45 @@ class LayerwiseBackbone:
         self.config, self.compute_dtype = backbone.config, backbone.compute_dtype
         self.token_embedding = backbone.token_embedding
         self._backbone = backbone
-        blocks = backbone.transformer_layers
-        size = max(n for n in range(1, _MOST_BLOCKS + 1) if len(blocks) % n == 0)
-        pieces = [blocks[at : at + size] for at in range(0, len(blocks), size)]
-        runs: dict[str, Callable] = {}  # kind of piece -> what runs it
-        self._pieces = [
-            (piece, runs.setdefault("".join(map(_kind, piece)), _compiled(_run_blocks, piece)))
-            for piece in pieces
+        runs: dict[str, Callable] = {}  # kind of block -> what runs it
+        self._blocks = [
+            (block, runs.setdefault(_kind(block), _compiled(_run_block, block)))
+            for block in backbone.transformer_layers
         ]
-        self._choose = _compiled(self._next_token, [self.token_embedding])
+        self._choose = _compiled(self._next_token, self.token_embedding)
 
     def call_with_cache(self, token_ids, *, cache, cache_index, positions, bias):
         """Runs new tokens against a cache; see `LlamaBackbone.call_with_cache`."""
         hidden, turns = self._backbone._place(self.token_embedding(token_ids), positions)
         context = {"bias": bias, "cache_index": cache_index, **turns}
         written = []
-        for piece, run in self._pieces:
-            entries = cache[len(written) : len(written) + len(piece)]
-            hidden, entries = run(_values(piece), hidden, entries, context)
-            written += entries
+        for (block, run), entry in zip(self._blocks, cache, strict=True):
+            hidden, entry = run(_values(block), hidden, cache=entry, **context)
+            written.append(entry)
         return self._backbone.layer_norm(hidden), tuple(written)
 
     def next_token(self, backbone, hidden, **given):
         """Chooses tokens; see `generation.next_token`."""
-        return self._choose(_values([self.token_embedding]), hidden, **given)
+        return self._choose(_values(self.token_embedding), hidden, **given)
 
-    def _next_token(self, layers, hidden, **given):
+    def _next_token(self, embedding, hidden, **given):
         return generation.next_token(self, hidden, **given)
 
 
-# More of them in a piece cost more time to compile; fewer, more calls: a fifth of a millisecond
-# each for 30 blocks of SmolLM2-135M one by one, where they take 34 together.
-_MOST_BLOCKS = 6
+def _run_block(block, hidden, **context):
+    return block(hidden, **context)
 
 
-def _run_blocks(blocks, hidden, cache, context):
-    written = []
-    for block, entry in zip(blocks, cache, strict=True):
-        hidden, entry = block(hidden, cache=entry, **context)
-        written.append(entry)
-    return hidden, tuple(written)
+def _values(layer) -> list[tf.Tensor]:
+    return [tf.convert_to_tensor(weight.value) for weight in layer.weights]
 
 
-def _values(layers: Sequence) -> list[tf.Tensor]:
-    return [tf.convert_to_tensor(weight.value) for layer in layers for weight in layer.weights]
-
-
-def _compiled(function: Callable, layers: Sequence) -> Callable:
-    """Gives `function(layers, …)` with the values of the layers' weights in their place."""
-    weights = [weight for layer in layers for weight in layer.weights]
+def _compiled(function: Callable, layer) -> Callable:
+    """Gives `function(layer, …)` with the values of the layer's weights in their place."""
 
     def run(values, *args, **kwargs):
-        with keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True))):
-            return function(layers, *args, **kwargs)
+        with keras.StatelessScope(state_mapping=list(zip(layer.weights, values, strict=True))):
+            return function(layer, *args, **kwargs)
 
     return tf.function(run, jit_compile=True, autograph=False)
 

@@ -179,6 +179,30 @@ def plain_backbone(backbone: LlamaBackbone) -> LlamaBackbone:
     return plain
 
 
+def with_plain_norms(backbone: LlamaBackbone) -> LlamaBackbone:
+    """Gives a copy whose blocks' norms scale by one: their scales are in the matrices behind them.
+
+    The converter does so where a step has one token, and not for a whole prompt; the matrices of
+    the two would differ then, and be in a file twice.
+
+    Args:
+        backbone: float32, without LoRA; see `plain_backbone`.
+    """
+    folded = LlamaBackbone.from_config(backbone.get_config())
+    for new, old in zip(folded.weights, backbone.weights, strict=True):
+        new.assign(old)
+    for block in folded.transformer_layers:
+        attention, network = block.attention, block.feed_forward
+        behind = (attention.query_dense, attention.key_dense, attention.value_dense)
+        inner = [getattr(network, n) for n in ("gate_dense", "up_dense") if hasattr(network, n)]
+        for norm, layers in ((block.attention_norm, behind), (block.feed_forward_norm, inner)):
+            scale = keras.ops.convert_to_tensor(norm.scale)
+            for dense in layers:
+                dense.kernel.assign(dense.kernel * scale[:, None])
+            norm.scale.assign(keras.ops.ones_like(scale))
+    return folded
+
+
 def _fingerprint(backbone: LlamaBackbone) -> str:
     """Gives a name for the weights, the shape and the converter: the start of a SHA-256."""
     about = {

@@ -22,7 +22,13 @@ from llama_keras.atomic import new_directory
 from llama_keras.errors import InputError
 from llama_keras.layers.masking import additive
 from llama_keras.models import LlamaBackbone
-from llama_keras.serving.litert import convert, decode_specs, decode_step, plain_backbone
+from llama_keras.serving.litert import (
+    convert,
+    decode_specs,
+    decode_step,
+    plain_backbone,
+    with_plain_norms,
+)
 from llama_keras.serving.litert_model import LiteRTModel, check_installed
 from llama_keras.serving.manifest import MANIFEST_FILE
 from llama_keras.serving.signature_parts import cleaning_steps
@@ -90,12 +96,15 @@ def export_litert(
         raise InputError(f"rows={rows} must be 1" + (" or more." if kind in HEADS else "."))
     model = _plain(model)
     if kind == GENERATOR:
-        functions, about = _generator(model)
+        backbone = with_plain_norms(model.backbone)
+        weights = backbone.weights
+        functions, about = _generator(backbone, model.tokenizer)
     else:
+        weights = model.weights
         functions, about = _head(model, kind, rows)
     with new_directory(path) as folder:
         file = folder / MODEL_FILE
-        convert(functions, file, weights=model.weights, quantization=DTYPES[dtype])  # pyright: ignore
+        convert(functions, file, weights=weights, quantization=DTYPES[dtype])  # pyright: ignore
         record = {
             "format": "litert",
             "dtype": dtype,
@@ -172,8 +181,8 @@ def _head(model, kind: str, rows: int) -> tuple[dict[str, Callable], dict[str, A
     return {"tokens": tokens.get_concrete_function()}, about
 
 
-def _generator(model) -> tuple[dict[str, Callable], dict[str, Any]]:
-    backbone, config = model.backbone, model.backbone.config
+def _generator(backbone, tokenizer) -> tuple[dict[str, Callable], dict[str, Any]]:
+    config = backbone.config
     decode = tf.function(decode_step(backbone, embeds=True), autograph=False)
     prefill = tf.function(_prefill(backbone), autograph=False)
     prompt = tf.TensorSpec((1, None), "int32", "token_ids")
@@ -187,7 +196,7 @@ def _generator(model) -> tuple[dict[str, Callable], dict[str, Any]]:
         "task": "generation",
         "labels": [],
         "cache": dict(zip(("layers", "heads", "head_dim"), cache, strict=True)),
-        "chat_template": model.tokenizer.chat_template,
+        "chat_template": tokenizer.chat_template,
     }
     return functions, about
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MissingDependencyError
+from .litert_step import LiteRTStep
 from .manifest import MANIFEST_FILE
 
 
@@ -38,6 +39,9 @@ class LiteRTModel:
         found = self._interpreter.get_signature_list()
         if missing := [name for name in wanted if name not in found]:
             raise InputError(f"'{self.path}' has no signature {missing[0]!r}; export it again.")
+        if self.task == "generation":  # `decode` is the file's main function
+            self._step = LiteRTStep(self._interpreter, self.path)
+            wanted = ()
         self._runners = {name: self._interpreter.get_signature_runner(name) for name in wanted}
         self._tokenizer = None
         self._lock = threading.Lock()
@@ -129,23 +133,20 @@ class LiteRTModel:
             return self._continue(prompt, room)
 
     def _continue(self, prompt: list[int], room: int) -> list[int]:
-        found = self._runners["prefill"](token_ids=np.array([prompt], "int32"))
+        # Made for each call: while there is one, no input of the interpreter can be resized.
+        found = self._interpreter.get_signature_runner("prefill")(
+            token_ids=np.array([prompt], "int32")
+        )
         rows = found["rows"]  # (2 L, K, T, D)
-        cache = np.zeros((*rows.shape[:2], len(prompt) + room, rows.shape[3]), "float32")
-        cache[:, :, : len(prompt)] = rows
-        names = [f"{part}_{layer}" for layer in range(len(rows) // 2) for part in ("key", "value")]
+        slots = [(0, 0), (0, 0), (0, room), (0, 0)]
+        self._step.fill(np.pad(rows, slots))
+        logits = found["logits"]
         made: list[int] = []
         for index in range(len(prompt), len(prompt) + room):
-            made.append(int(np.argmax(found["logits"][0])))
+            made.append(int(np.argmax(logits[0])))
             if made[-1] in self.manifest["end_ids"] or len(made) == room:
                 break
-            found = self._runners["decode"](
-                token_ids=np.array([[made[-1]]], "int32"),
-                index=np.int32(index),
-                padding=np.int32(0),
-                **{name: entry[None] for name, entry in zip(names, cache, strict=True)},
-            )
-            cache[:, :, index] = found["rows"]
+            logits, _ = self._step.advance(np.array(made[-1], "int32"), index=index)
         return made
 
     def _only_heads(self) -> None:

@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from llama_keras.models import LlamaBackbone, generation
 from llama_keras.models.sampling import SamplingSettings
-from llama_keras.serving import layerwise
 from llama_keras.serving.decoding import Prompts, with_rows
 from llama_keras.serving.layerwise import LayerwiseBackbone
 
@@ -34,30 +33,24 @@ def decoded(model, run_on, **given):
     return [part.numpy() for part in run(state)]
 
 
-# 4 blocks make one piece, 7 make seven, 8 make two of four.
-@pytest.mark.parametrize(
-    ("num_layers", "pieces", "settings"),
-    [(4, 1, {}), (7, 7, {"tie_word_embeddings": False}), (8, 2, {"attention_bias": True})],
-)
-def test_pieces_give_what_the_whole_gives(num_layers, pieces, settings):
-    model = backbone(num_layers, **settings)
+@pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": False, "attention_bias": True}])
+def test_one_block_for_all_gives_what_the_whole_gives(settings):
+    model = backbone(3, **settings)
     stand_in = LayerwiseBackbone(model)
-    assert len(stand_in._pieces) == pieces
-    assert len({id(run) for _, run in stand_in._pieces}) == 1  # compiled once
+    assert len({id(run) for _, run in stand_in._blocks}) == 1  # compiled once
     tokens, scores = decoded(model, stand_in, choose_next=stand_in.next_token)
     expected, expected_scores = decoded(model, model)
     assert tokens.tolist() == expected.tolist()
     np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
 
 
-def test_blocks_that_differ_in_more_than_weights_have_functions_of_their_own(monkeypatch):
-    monkeypatch.setattr(layerwise, "_MOST_BLOCKS", 1)
+def test_blocks_that_differ_in_more_than_weights_have_functions_of_their_own():
     model = backbone(3)
     dense = model.transformer_layers[1].attention.query_dense
     dense.enable_lora(2)
     dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape, "float32"))
     stand_in = LayerwiseBackbone(model)
-    first, second, third = (run for _, run in stand_in._pieces)
+    first, second, third = (run for _, run in stand_in._blocks)
     assert first is third and first is not second
     tokens, _ = decoded(model, stand_in, choose_next=stand_in.next_token)
     assert tokens.tolist() == decoded(model, model)[0].tolist()
