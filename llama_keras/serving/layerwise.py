@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from llama_keras.models import generation
+from llama_keras.training.adapters import weights_read
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def weights_read_once(backbone) -> Iterator[None]:
     Args:
         backbone: a `LlamaBackbone`.
     """
-    pairs = [(weight, tf.convert_to_tensor(weight.value)) for weight in backbone.weights]
+    pairs = [(weight, tf.convert_to_tensor(weight.value)) for weight in weights_read(backbone)]
     with keras.StatelessScope(state_mapping=pairs):
         yield
 
@@ -76,14 +77,16 @@ def _run_block(block, hidden, **context):
 
 
 def _values(layer) -> list[tf.Tensor]:
-    return [tf.convert_to_tensor(weight.value) for weight in layer.weights]
+    return [tf.convert_to_tensor(weight.value) for weight in weights_read(layer)]
 
 
 def _compiled(function: Callable, layer) -> Callable:
     """Gives `function(layer, …)` with the values of the layer's weights in their place."""
 
     def run(values, *args, **kwargs):
-        with keras.StatelessScope(state_mapping=list(zip(layer.weights, values, strict=True))):
+        with keras.StatelessScope(
+            state_mapping=list(zip(weights_read(layer), values, strict=True))
+        ):
             return function(layer, *args, **kwargs)
 
     return tf.function(run, jit_compile=True, autograph=False)
@@ -93,5 +96,5 @@ def _kind(block) -> str:
     """Gives what two blocks must share for one to stand for the other: all but their weights."""
     config = {key: value for key, value in block.get_config().items() if key != "name"}
     policies = [layer.dtype_policy.name for layer in block._flatten_layers()]
-    weights = [[weight.name, list(weight.shape), weight.dtype] for weight in block.weights]
+    weights = [[weight.name, list(weight.shape), weight.dtype] for weight in weights_read(block)]
     return json.dumps([config, policies, weights], sort_keys=True, default=str)

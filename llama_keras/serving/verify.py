@@ -234,6 +234,7 @@ def _model(export: _Export, model) -> Line:
     """Compares with what the task's own weights give in this process."""
     import tensorflow as tf
 
+    from ..training.adapters import merged_lora
     from .signatures import EXPORT_SETTINGS, SIGNATURES
 
     kind = type(model).__name__
@@ -244,7 +245,10 @@ def _model(export: _Export, model) -> Line:
         wanted = EXPORT_SETTINGS.get(kind, ())
         defaults = export.manifest.content.get("defaults") or {}
         settings = {name: defaults[name] for name in wanted if name in defaults}
-        functions = SIGNATURES[kind](model, **settings).functions
+        with merged_lora(model):  # as its export has it
+            return ask(SIGNATURES[kind](model, **settings).functions, signature, columns)
+
+    def ask(functions, signature: str, columns: dict[str, Any]) -> dict[str, Any]:
         if signature not in functions:
             raise InputError(f"A {kind} has no signature {signature!r}; it has {list(functions)}.")
         function = functions[signature]

@@ -147,6 +147,12 @@ def weights_without_lora(model) -> list:
     return [weight for weight in model.weights if not is_update(weight)]
 
 
+def weights_read(layer) -> list:
+    """Gives the weights that a layer or backbone reads: no updates while those are merged."""
+    live = any(getattr(inner, "lora_enabled", False) for inner in layer._flatten_layers())
+    return list(layer.weights) if live else weights_without_lora(layer)
+
+
 def renew_optimizer(task: Adapted) -> None:
     """Replaces an optimizer in use by a new one of the same settings: it knows the old weights."""
     old = getattr(task, "optimizer", None)

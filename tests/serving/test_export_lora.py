@@ -78,11 +78,13 @@ def test_a_generator_with_updates_on_the_embeddings_too(tmp_path):
     for seed, weight in enumerate(w for w in model.weights if "lora_" in w.path):
         weight.assign(keras.random.normal(weight.shape, stddev=0.2, seed=seed))
     assert model.backbone.token_embedding.lora_enabled
-    folder = model.export(tmp_path / "writer")
+    folder = model.export(tmp_path / "writer", max_new_tokens=8, temperature=0.0)
     texts = {"context": ["The sky is"], "continuation": [" blue today"]}
     found = SavedModel(folder).run("score", **texts)["log_probability"]
     ((expected, _),) = model.loglikelihood(list(zip(*texts.values(), strict=True)))
     assert found[0] == pytest.approx(expected, abs=1e-4)
+    (answer,) = SavedModel(folder).run(prompt=["The sky is"])["text"]
+    assert answer.decode() == model.generate("The sky is", max_new_tokens=8).text
 
 
 def test_heads_share_one_adapted_backbone_but_not_two(learned, tmp_path):
