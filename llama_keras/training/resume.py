@@ -223,6 +223,8 @@ class _Keeper(keras.callbacks.Callback):
         if name is None:
             return None
         if name not in logs:
+            if name.startswith("val_") and not any(key.startswith("val_") for key in logs):
+                return None  # by `validation_freq` not measured in this epoch
             raise InputError(f"best={name!r} of the checkpoints is none of {sorted(logs)}.")
         score = float(logs[name])
         lower = self.run.checkpoints.best_mode == "min"
