@@ -151,4 +151,5 @@ def test_checkpoints_may_stay(files):
     recipe = recipe_of(files, "train.keep_checkpoints=true")
     run_recipe(recipe, output=files / "run", say=lambda line: None)
     store = Checkpoints(folder=files / "run/checkpoints")
-    assert store.latest().finished and store.best_name()
+    last = store.latest()
+    assert last is not None and last.finished and store.best_name()

@@ -136,7 +136,7 @@ def restore_callbacks(pairs) -> None:
                 setattr(callback, name, value)
 
 
-def pack(value, arrays: dict[str, np.ndarray], name: str):
+def pack(value, arrays: dict[str, np.ndarray], name: str) -> Any:
     """Gives nested values as JSON has them; arrays go to `arrays`, under names that begin so.
 
     Raises:
@@ -160,7 +160,7 @@ def pack(value, arrays: dict[str, np.ndarray], name: str):
     )
 
 
-def unpack(value, arrays):
+def unpack(value, arrays) -> Any:
     """Gives what `pack` took; see there."""
     if not isinstance(value, dict):
         return value

@@ -28,11 +28,17 @@ def at(step, *, score=None, finished=False, **notes):
     return Checkpoint(step, {**ARRAYS, "step": np.array(step)}, notes, finished, score)
 
 
+def latest(store) -> Checkpoint:
+    found = store.latest()
+    assert found is not None
+    return found
+
+
 def test_what_is_written_is_read(tmp_path):
     store = Checkpoints(folder=tmp_path / "a" / "b")
     assert store.latest() is None and store.names() == []
     store.save(at(12, score=0.5, note=[1, "two", None]))
-    found = store.latest()
+    found = latest(store)
     assert (found.step, found.finished, found.score) == (12, False, 0.5)
     assert found.notes == {"note": [1, "two", None]}
     for name, array in at(12).arrays.items():
@@ -56,7 +62,7 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     names = [f"step-{step:09d}" for step in (2, 5)]
     assert store.names() == [*names, f"{names[1]}-end"]
     assert store.best_name() == names[0]
-    assert store.latest().finished
+    assert latest(store).finished
     assert len(list(tmp_path.iterdir())) == 6
 
 
@@ -78,7 +84,7 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path_factory, data):
     file.write_bytes(content)
     with pytest.raises(DamagedError):
         store.load("step-000000002")
-    assert store.latest().step == 1
+    assert latest(store).step == 1
 
 
 def test_a_damaged_one_is_named_and_the_one_before_it_taken(tmp_path, caplog):
@@ -88,7 +94,7 @@ def test_a_damaged_one_is_named_and_the_one_before_it_taken(tmp_path, caplog):
     (tmp_path / "step-000000003.safetensors").unlink()
     (tmp_path / "step-000000002.json").write_text("{}")
     with caplog.at_level(logging.WARNING, logger="llama_keras"):
-        assert store.latest().step == 1
+        assert latest(store).step == 1
     assert [record.getMessage().count("is damaged") for record in caplog.records] == [1, 1]
     assert "step-000000003.json" in caplog.text and "step-000000002.json" in caplog.text
     # A run that goes on from it leaves no later ones.
@@ -126,7 +132,7 @@ store.save(Checkpoint(2, {{"a": np.arange(1000) + 1}}, {{}}))
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, timeout=120)
     assert done.returncode == -signal.SIGKILL
     store = Checkpoints(folder=tmp_path, keep=1)
-    assert store.latest().step == 1
+    assert latest(store).step == 1
     store.save(at(3))
     left = sorted(file.name for file in tmp_path.iterdir())
     assert left == ["step-000000003.json", "step-000000003.safetensors"]
