@@ -78,6 +78,7 @@ class CausalLM(LikelihoodScores, ObjectiveScores, FineTunedTask):
     """
 
     objective = OBJECTIVES["causal"]
+    can_pack = True
 
     def __init__(
         self, *, backbone: LlamaBackbone, tokenizer, jit_generate: bool | None = None, **kwargs

@@ -3,7 +3,7 @@
 Axes: N examples, B batch, T tokens.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from llama_keras.errors import InputError
 from llama_keras.tasks.task import Task
@@ -21,6 +21,9 @@ class FineTunedTask(Task):
         max_sequence_length: tokens of one row of a batch.
         strategy: a name of `training.fine_tuning.STRATEGIES`, or such an object.
     """
+
+    # Whether `fit` takes packing=True: whether answers are given token by token.
+    can_pack: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class FineTunedTask(Task):
         batch_size: int = 32,
         epochs: int = 1,
         seed: int = 0,
+        packing: bool = False,
         checkpoints=None,
         **kwargs,
     ):
@@ -85,6 +89,9 @@ class FineTunedTask(Task):
             batch_size: rows in a batch.
             epochs: passes over the data.
             seed: of the order of examples.
+            packing: whether several examples share a row, so that all rows have
+                `max_sequence_length` tokens and hardly any padding; `batch_size` counts such rows.
+                No example sees another one. For a `CausalLM`.
             checkpoints: a `training.Checkpoints`. Where it has one already, by an interrupted fit
                 of the same examples and settings, training goes on from there, to the same
                 weights. `linear_probe` has no steps and begins anew.
@@ -94,9 +101,10 @@ class FineTunedTask(Task):
             A Keras `History`.
 
         Raises:
-            InputError: there are no examples, or one is not what the task takes; or the
-                checkpoints are of another run.
+            InputError: there are no examples, or one is not what the task takes; the task cannot
+                pack; or the checkpoints are of another run.
         """
+        self._check_packing(packing, is_raw=self.is_raw(x))
         if not self.is_raw(x):
             if checkpoints is not None:
                 raise InputError("checkpoints= needs raw examples: others cannot be resumed in.")
@@ -127,8 +135,22 @@ class FineTunedTask(Task):
             epochs=epochs,
             seed=seed,
             checkpoints=checkpoints,
+            **({"packing": True} if packing else {}),
             **kwargs,
         )
+
+    def _check_packing(self, packing: bool, *, is_raw: bool) -> None:
+        if not packing:
+            return
+        if not self.can_pack:
+            raise InputError(
+                f"A {type(self).__name__} reads one answer from each row, so packing=True is not "
+                "for it; leave it out: texts of like length share a batch."
+            )
+        if not is_raw:
+            raise InputError("packing=True needs raw examples; batches of your own stay as given.")
+        if self.strategy.name == "linear_probe":
+            raise InputError("linear_probe has no steps; leave packing out.")
 
     def _forget_traces(self) -> None:
         # LoRA and the probe change what a call computes; an evaluation before `fit` was traced
@@ -136,14 +158,18 @@ class FineTunedTask(Task):
         self._graph = None
         self.train_function = self.test_function = self.predict_function = None
 
-    def _fit_steps(self, train, validation, *, batch_size, epochs, seed, checkpoints, **kwargs):
-        from llama_keras.data.bucketing import training_batches, weighted
+    def _fit_steps(
+        self, train, validation, *, batch_size, epochs, seed, checkpoints, packing=False, **kwargs
+    ):
+        from llama_keras.data.bucketing import weighted
         from llama_keras.training.resume import resumable_fit
         from llama_keras.training.run_identity import digest_of
 
         if (class_weight := kwargs.pop("class_weight", None)) is not None:
             train = weighted(train, class_weight)
-        _, steps = training_batches(train, batch_size=batch_size, seed=seed)
+        batches, steps, packed = self._training_stream(
+            train, batch_size=batch_size, seed=seed, packing=packing
+        )
         goes_on = bool(kwargs.get("initial_epoch"))
         self.compile_by_default(total_steps=steps * epochs, goes_on=goes_on)
         held_out = {}
@@ -151,14 +177,10 @@ class FineTunedTask(Task):
             data, length = self._inference_batches(validation, batch_size)
             held_out = {"validation_data": data, "validation_steps": length}
 
-        def batches(share, first_step):
-            dataset, _ = training_batches(
-                train, batch_size=batch_size, seed=seed, first_step=first_step, share=share
-            )
-            return self.as_batches(dataset)
-
         plan = {"batch_size": batch_size, "seed": seed}
-        self.note_sizes(train.lengths, batch_size=batch_size, seed=seed)
+        self.note_sizes(train.lengths, **plan, packing=packed)
+        if packed:
+            plan["packing"] = packed.width
         return resumable_fit(
             super().fit,
             model=self,
@@ -169,6 +191,33 @@ class FineTunedTask(Task):
             plan=plan | {"data": digest_of(train)} if checkpoints else plan,
             **{"shuffle": False, **held_out, **kwargs},
         )
+
+    def _training_stream(self, train, *, batch_size: int, seed: int, packing: bool):
+        """Gives a function to batches from a share and a step, the steps of an epoch, the packing.
+
+        The packing is None where each text has a row of its own.
+        """
+        from llama_keras.data.bucketing import training_batches
+        from llama_keras.data.packing import Packing, packed_training_batches
+
+        order = {"batch_size": batch_size, "seed": seed}
+        if packing:
+            packed = Packing.of(train.lengths, width=self.max_sequence_length)
+
+            def rows_of_texts(share, first_step):
+                return self.as_batches(
+                    packed_training_batches(
+                        train, packed, first_step=first_step, share=share, **order
+                    )
+                )
+
+            return rows_of_texts, packed.steps(batch_size), packed
+
+        def texts(share, first_step):
+            dataset, _ = training_batches(train, first_step=first_step, share=share, **order)
+            return self.as_batches(dataset)
+
+        return texts, -(-len(train.token_ids) // batch_size), None
 
     def _inference_batches(self, rows, batch_size: int):
         from llama_keras.data.bucketing import inference_batches

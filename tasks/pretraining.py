@@ -228,6 +228,7 @@ class Pretraining(ObjectiveScores, Task):
         epochs: int = 1,
         initial_epoch: int = 0,
         seed: int = 0,
+        packing: bool = False,
         checkpoints=None,
         **kwargs,
     ):
@@ -242,6 +243,9 @@ class Pretraining(ObjectiveScores, Task):
             epochs: passes over the data; each has an order and noise of its own.
             initial_epoch: the epoch to go on with, with the batches that it would have had.
             seed: of the order of texts; that of the noise is the corruption's.
+            packing: whether several texts share a row, so that all rows have
+                `max_sequence_length` tokens and hardly any padding; `batch_size` counts such rows.
+                No text sees another one, and each has the noise that it would have alone.
             checkpoints: see `FineTunedTask.fit`.
             **kwargs: of `keras.Model.fit`, such as `callbacks`.
 
@@ -249,8 +253,11 @@ class Pretraining(ObjectiveScores, Task):
             A Keras `History`.
 
         Raises:
-            InputError: there is no text; or the checkpoints are of another run.
+            InputError: there is no text; the objective cannot pack; or the checkpoints are of
+                another run.
         """
+        if packing:
+            self._check_packing(is_raw=is_raw_text(x))
         epochs_of = {"epochs": epochs, "initial_epoch": initial_epoch}
         if not is_raw_text(x):
             if checkpoints is not None:
@@ -258,38 +265,38 @@ class Pretraining(ObjectiveScores, Task):
             return super().fit(
                 x, y, validation_data=validation_data, batch_size=batch_size, **epochs_of, **kwargs
             )
-        from llama_keras.data.corrupted import objective_training_batches
+        from llama_keras.data.corrupted import objective_stream
         from llama_keras.training.resume import resumable_fit
 
         rows = self.token_rows(x)
-        steps = -(-len(rows.token_ids) // batch_size)
-
-        def batches(share, first_step):
-            return objective_training_batches(
-                rows,
-                noise=self.noise,
-                batch_size=batch_size,
-                seed=seed,
-                first_step=first_step,
-                share=share,
-            )[0]
-
+        order = {"batch_size": batch_size, "seed": seed}
+        width = self.row_limit if packing else None
+        batches, steps, packed = objective_stream(rows, noise=self.noise, width=width, **order)
         self.compile_by_default(total_steps=steps * epochs, goes_on=initial_epoch > 0)
         held_out = {}
         if validation_data is not None:
             data, length = self._inference_batches(validation_data, batch_size)
             held_out = {"validation_data": data, "validation_steps": length}
-        self.note_sizes(rows.lengths, batch_size=batch_size, seed=seed)
+        self.note_sizes(rows.lengths, **order, packing=packed)
+        if packed:
+            order["packing"] = packed.width
         return resumable_fit(
             super().fit,
             model=self,
             batches=batches,
             checkpoints=checkpoints,
             steps=steps,
-            plan=self._plan(rows, batch_size=batch_size, seed=seed) if checkpoints else None,
+            plan=self._plan(rows, **order) if checkpoints else None,
             **epochs_of,
             **{"shuffle": False, **held_out, **kwargs},
         )
+
+    def _check_packing(self, *, is_raw: bool) -> None:
+        from llama_keras.data.corrupted import check_packing
+
+        check_packing(self.objective.layout)
+        if not is_raw:
+            raise InputError("packing=True needs texts; batches of your own stay as given.")
 
     def _plan(self, rows, **settings):
         from llama_keras.text.corruption import corruption_config

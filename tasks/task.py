@@ -148,17 +148,19 @@ class Task(Trainer):
             self.compile(**({} if total_steps is None else {"total_steps": total_steps}))
             self._compiled_by_default = True
 
-    def note_sizes(self, lengths, *, batch_size: int, seed: int) -> None:
+    def note_sizes(self, lengths, *, batch_size: int, seed: int, packing=None) -> None:
         """Notes what the batches of the fit to come hold, for `training.throughput`.
 
         Args:
             lengths: int64 `(N,)`, tokens of each text.
             batch_size, seed: of `data.bucketing.training_batches`.
+            packing: the `data.packing.Packing` of packed batches.
         """
         from llama_keras.data.bucketing import epoch_sizes
 
+        sizes = packing.sizes if packing else functools.partial(epoch_sizes, lengths)
         self.batch_sizes = functools.partial(
-            epoch_sizes, lengths, batch_size=batch_size, seed=seed, replicas=self.num_replicas
+            sizes, batch_size=batch_size, seed=seed, replicas=self.num_replicas
         )
 
     def get_compile_config(self):

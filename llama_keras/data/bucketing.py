@@ -80,15 +80,16 @@ def weighted(rows: TokenRows, class_weight) -> TokenRows:
     return replace(rows, sample_weights=found if given is None else found * given)
 
 
-def _joined(rows: list[list[int]]) -> np.ndarray:
+def joined(rows: list[list[int]]) -> np.ndarray:
+    """Gives the numbers of all rows one after the other, int32."""
     return np.concatenate([np.asarray(row, dtype="int32") for row in rows])
 
 
 def _batch_maker(rows: TokenRows):
     """Gives a function from text numbers `(B,)` to a padded batch, in the graph."""
     splits = np.concatenate([[0], np.cumsum(rows.lengths)])
-    flat = _joined(rows.token_ids)
-    by_token = _joined(rows.labels) if isinstance(rows.labels, list) else None
+    flat = joined(rows.token_ids)
+    by_token = joined(rows.labels) if isinstance(rows.labels, list) else None
     columns = [c for c in (rows.labels, rows.sample_weights) if isinstance(c, np.ndarray)]
 
     def make(index):

@@ -14,10 +14,15 @@ import numpy as np
 import tensorflow as tf
 
 from llama_keras.data.bucketing import TokenRows, inference_batches, training_batches
+from llama_keras.data.packing import Field, Packing, packed_batches, text_tokens
 from llama_keras.data.shares import WHOLE, Share
 from llama_keras.errors import InputError
 from llama_keras.text.corruption import RandomMasking
 from llama_keras.text.corruption_rows import NoiseVocabulary
+
+# Layouts of which several texts can lie in one row.
+PACKED_LAYOUTS = ("clean", "corrupted")
+_F = tf.float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +180,94 @@ def objective_training_batches(
 
     dataset = dataset.enumerate().map(corrupt, num_parallel_calls=1)
     return dataset.prefetch(4), steps
+
+
+def packed_objective_batches(
+    rows: TokenRows,
+    packing: Packing,
+    *,
+    noise: Noise,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    share: Share = WHOLE,
+) -> tf.data.Dataset:
+    """Gives the packed counterpart of `objective_training_batches`: each text has the same noise.
+
+    Args:
+        rows, noise: see `objective_training_batches`; the layout is "clean" or "corrupted".
+        packing: of the texts' lengths.
+        batch_size, seed, first_step, share: see `data.packing.packed_batches`.
+
+    Returns:
+        A `tf.data.Dataset` of dicts `(B, T)`: what `Noise` gives, `segment_ids` and `positions`.
+
+    Raises:
+        InputError: the layout compares texts or writes them twice, so that none can share a row.
+    """
+    check_packing(noise.layout)
+    tokens, count = text_tokens(rows), len(rows.token_ids)
+
+    def clean(texts, epoch):
+        ids = Field(tokens(texts), rows.pad_id)
+        return {"token_ids": ids, "targets": ids, "weights": Field(tf.ones_like(ids.values, _F))}
+
+    def corrupted(texts, epoch):
+        found = noise.corruption(
+            tokens(texts), index=epoch * count + texts, vocabulary=noise.vocabulary
+        )
+        return {
+            "token_ids": Field(found.token_ids, rows.pad_id),
+            "targets": Field(found.targets, rows.pad_id),
+            "weights": Field(tf.cast(found.prediction_mask, _F)),
+        }
+
+    return packed_batches(
+        packing,
+        clean if noise.layout == "clean" else corrupted,
+        batch_size=batch_size,
+        seed=seed,
+        first_step=first_step,
+        share=share,
+    )
+
+
+def objective_stream(
+    rows: TokenRows, *, noise: Noise, width: int | None, batch_size: int, seed: int
+) -> tuple[Callable, int, Packing | None]:
+    """Gives what `fit` learns from.
+
+    Args:
+        rows, noise, batch_size, seed: see `objective_training_batches`.
+        width: tokens of packed rows; None gives each text a row of its own.
+
+    Returns:
+        A function from a share and the number of the first step to a data set, the number of
+        batches in an epoch, and the packing, if there is one.
+    """
+    order = {"noise": noise, "batch_size": batch_size, "seed": seed}
+    if width is None:
+
+        def texts(share, first_step):
+            return objective_training_batches(rows, first_step=first_step, share=share, **order)[0]
+
+        return texts, -(-len(rows.token_ids) // batch_size), None
+    packing = Packing.of(rows.lengths, width=width)
+
+    def packed(share, first_step):
+        return packed_objective_batches(rows, packing, first_step=first_step, share=share, **order)
+
+    return packed, packing.steps(batch_size), packing
+
+
+def check_packing(layout: str) -> None:
+    """Raises `InputError` where texts of an objective's layout cannot share a row."""
+    if layout not in PACKED_LAYOUTS:
+        why = "writes each text twice" if layout == "prefix" else "compares whole rows"
+        raise InputError(
+            f"packing=True is for objectives of clean or corrupted tokens; the layout {layout!r} "
+            f"{why}. Leave packing out: texts of like length then share a batch."
+        )
 
 
 def objective_inference_batches(

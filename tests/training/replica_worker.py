@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from llama_keras.errors import InputError
 from llama_keras.layers.dropout import Dropout
-from llama_keras.tasks import Embedder, Pretraining, TextClassifier, TokenClassifier
+from llama_keras.tasks import CausalLM, Embedder, Pretraining, TextClassifier, TokenClassifier
 from llama_keras.training import ExactTrainer
 
 
@@ -58,6 +58,14 @@ def pretraining():
     return model, [*history.history.values()]
 
 
+def packed():
+    """Rows of several texts, of which the last batch leaves a replica none."""
+    model = CausalLM.from_preset("llama-tiny", max_sequence_length=32, **ONE_LAYER)
+    texts = [f"{'la ' * (i % 6)}text {i}" for i in range(9)]
+    history = model.fit(texts, packing=True, **SMALL)
+    return model, [*history.history.values()]
+
+
 def summed_loss():
     """A sum, not a mean, with a regularizer, in parts that do not divide the batch."""
     inputs = keras.Input((3,))
@@ -70,7 +78,7 @@ def summed_loss():
     return model, [history.history["loss"]]
 
 
-CASES = (text_classifier, token_classifier, embedder, pretraining, summed_loss)
+CASES = (text_classifier, token_classifier, embedder, pretraining, packed, summed_loss)
 
 
 def overflow():

@@ -42,7 +42,14 @@ def two(repository, tmp_path_factory):
     return work(repository, tmp_path_factory.mktemp("two"), 2)
 
 
-CASE_NAMES = ("text_classifier", "token_classifier", "embedder", "pretraining", "summed_loss")
+CASE_NAMES = (
+    "text_classifier",
+    "token_classifier",
+    "embedder",
+    "pretraining",
+    "packed",
+    "summed_loss",
+)
 
 
 @pytest.mark.timeout(900)
