@@ -170,8 +170,10 @@ class Embedder(FineTunedTask):
                 "batch. Take 2 or more, the more the better."
             )
         steps = -(-len(train.numbers) // batch_size)
-        if not self.compiled:
-            self.compile(total_steps=steps * epochs)
+        self.compile_by_default(
+            total_steps=steps * epochs, goes_on=bool(kwargs.get("initial_epoch"))
+        )
+        self.batch_sizes = None  # its batches are not those of other tasks
         held_out = {}
         if validation is not None:
             _check_retrieval(validation)
@@ -197,13 +199,17 @@ class Embedder(FineTunedTask):
 
     def _held_out_batches(self, rows, batch_size: int):
         # The same company for each text every time.
+        import tensorflow as tf
+
         from llama_keras.data.pairs import view_batches
 
         steps = -(-len(rows.numbers) // batch_size)
 
         def batches(share):
             dataset, _ = view_batches(rows, batch_size=batch_size, seed=0, share=share)
-            return dataset.take(steps * share.count)
+            count = steps * share.count
+            # Keras warns of data sets that end where it did not see it coming.
+            return dataset.take(count).apply(tf.data.experimental.assert_cardinality(count))
 
         return self.once(batches, steps=steps)
 
@@ -221,8 +227,7 @@ class Embedder(FineTunedTask):
             return super().evaluate(x, y, batch_size=batch_size, **kwargs)
         rows = self.example_rows(x, y)
         _check_retrieval(rows)
-        if not self.compiled:
-            self.compile()
+        self.compile_by_default()
         batches, steps = self._held_out_batches(rows, batch_size)
         return keras.Model.evaluate(
             self, batches, **{"return_dict": True, "steps": steps, **kwargs}
