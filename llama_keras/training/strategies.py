@@ -3,8 +3,12 @@
 Under any of them tasks and `ExactTrainer` models give the weights of one device.
 """
 
+import contextlib
+import faulthandler
+import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +18,11 @@ import tensorflow as tf
 
 from llama_keras.errors import InputError
 
+# A worker that is silent for so long is taken for dead. (One that is killed in the middle of a step
+# is noticed at once.) TensorFlow's 10 s end runs on machines that are merely busy.
+HEARTBEAT_SECONDS = 60
+# So long workers wait for each other when they start.
+START_SECONDS = 600
 _EXAMPLE = (
     '{"cluster": {"worker": ["10.0.0.1:12345", "10.0.0.2:12345"]}, '
     '"task": {"type": "worker", "index": 0}}'
@@ -165,11 +174,48 @@ def _multi_worker(replicas):
     kind = kinds.AUTO if tf.config.list_physical_devices("GPU") else kinds.RING
     options = tf.distribute.experimental.CommunicationOptions(implementation=kind)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        with _patience(), _start_within(START_SECONDS, cluster):
+            return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     except RuntimeError as error:
         if "startup" in str(error) or "initialized" in str(error):
             raise _too_late("multi_worker") from error
         raise
+
+
+@contextlib.contextmanager
+def _patience():
+    """A block in which a strategy takes our timeouts; TensorFlow has no public way to say them."""
+    from tensorflow.python.eager import context
+
+    eager: Any = context.context()
+    configure = eager.configure_coordination_service
+    eager.configure_coordination_service = functools.partial(
+        configure,
+        heartbeat_timeout_in_ms=1000 * HEARTBEAT_SECONDS,
+        cluster_register_timeout_in_ms=1000 * START_SECONDS,
+    )
+    try:
+        yield
+    finally:
+        del eager.configure_coordination_service
+
+
+@contextlib.contextmanager
+def _start_within(seconds: int, cluster: Cluster):
+    """A block after so many seconds of which the process ends: in it TensorFlow waits for ever."""
+    others = [a for place, a in enumerate(cluster.workers) if place != cluster.index]
+    names = ", ".join(others)
+    print(
+        f"worker {cluster.index}: waiting at most {seconds} s for {names}",
+        file=sys.stderr,
+        flush=True,
+    )
+    # Of Python only this works meanwhile: TensorFlow holds the interpreter's lock.
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _tpu(replicas):

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from llama_keras.data.shares import shard_by_rows
 from llama_keras.errors import InputError
 from llama_keras.tasks import TextClassifier
 from llama_keras.tasks.task import Task
-from llama_keras.training import Checkpoints, ExactTrainer
+from llama_keras.training import Checkpoints, ExactTrainer, strategies
 from llama_keras.training.strategies import get_distribution, is_chief, wait_for_workers
 from tests.training import replica_worker
 
@@ -136,9 +137,25 @@ def save(model, folder, strategy):
         keras.saving.save_model(model, folder / "chief.keras")
 
 
+def check_patience():
+    """Asserts that the strategy took our timeouts, for which there is no public way."""
+    from tensorflow.python.eager import context
+
+    service: Any = context.context()
+    assert (
+        service.coordination_service.heartbeat_timeout_in_ms == 1000 * strategies.HEARTBEAT_SECONDS
+    )
+    assert (
+        service.coordination_service.cluster_register_timeout_in_ms
+        == 1000 * strategies.START_SECONDS
+    )
+
+
 def main(folder: Path, names: list[str]) -> None:
     several = "TF_CONFIG" in os.environ
     strategy = get_distribution("multi_worker" if several else "none")
+    if several:
+        check_patience()
     found = {}
     for name in names:
         with strategy.scope():

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from llama_keras.errors import InputError
+from llama_keras.training.launching import worker_environments
 from llama_keras.training.strategies import (
     DISTRIBUTIONS,
     Cluster,
@@ -114,6 +116,25 @@ def test_multi_worker_needs_a_cluster_and_a_fresh_process(monkeypatch):
     _ = tf.ones(()) + 1
     with pytest.raises(InputError, match="multi_worker must be made first thing in a process"):
         get_distribution("multi_worker")
+
+
+def test_workers_do_not_wait_for_ever(repository):
+    (environment, _) = worker_environments(2)
+    code = """
+from llama_keras.training import strategies
+strategies.START_SECONDS = 2
+strategies.get_distribution("multi_worker")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=repository,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "worker 0: waiting at most 2 s for 127.0.0.1:" in done.stderr
+    assert "Timeout" in done.stderr
 
 
 def test_other_backends_have_their_own(monkeypatch):
