@@ -143,10 +143,12 @@ class TransformerBlock(keras.layers.Layer):
         return hidden if cache is None else (hidden, cache)
 
     def rematerialized_call(self, layer_call, *args, **kwargs):
-        """Lets `keras.RematScope` see `hidden` alone.
+        """Lets `keras.RematScope` see `hidden` alone, in training alone.
 
         JAX would trace `training`, on which Python branches; TensorFlow takes no keywords.
         """
+        if not kwargs.get("training"):  # nothing is kept, so nothing need be computed anew
+            return layer_call
         remade = super().rematerialized_call
 
         def call(hidden, **rest):

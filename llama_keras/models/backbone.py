@@ -3,6 +3,7 @@
 Axes: B batch, T tokens, S cache length, K key-value heads, D head size, E model width.
 """
 
+import contextlib
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from llama_keras.models.layout import layout_map
 
 INPUTS = ("token_ids", "padding_mask")
 OPTIONAL_INPUTS = ("segment_ids", "positions")
+_BLOCK = "transformer_layer"
 
 
 @keras.saving.register_keras_serializable(package="llama_keras")
@@ -27,7 +29,9 @@ class LlamaBackbone(keras_hub.models.Backbone):
     RMS norms, rotary positions, grouped-query attention, SwiGLU (arXiv 2302.13971, 2307.09288,
     2407.21783); or, by arguments, the article's encoder: Gaussian-kernel attention that looks both
     ways, a two-layer MLP, learned positions. Arguments: see `LlamaConfig`; besides, `dtype`, a
-    Keras dtype policy.
+    Keras dtype policy, and `rematerialize`: whether training keeps what enters each block alone and
+    computes the rest of its activations again for the gradients, which takes a third more time.
+    How a model was trained is no part of it: saved and loaded, it rematerializes nothing.
 
     Inputs, a dict of `(B, T)` tensors:
         token_ids: int32.
@@ -52,7 +56,7 @@ class LlamaBackbone(keras_hub.models.Backbone):
     ```
     """
 
-    def __init__(self, *, dtype=None, **arguments):
+    def __init__(self, *, dtype=None, rematerialize: bool = False, **arguments):
         names, functional = LlamaConfig.__dataclass_fields__, INPUTS
         config = LlamaConfig(**{k: v for k, v in arguments.items() if k in names})
         rest = {k: v for k, v in arguments.items() if k not in names}
@@ -62,7 +66,8 @@ class LlamaBackbone(keras_hub.models.Backbone):
         if config.attention_mask == "prefix":
             functional = (*INPUTS, "prefix_mask")
         inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in functional}
-        parts = _Parts(config, dtype)
+        with _remat_scope(config) if rematerialize else contextlib.nullcontext():
+            parts = _Parts(config, dtype)
         super().__init__(inputs=inputs, outputs=parts.encode(**inputs), dtype=dtype, **rest)
         self._encode, self._start, self._place = parts.encode, parts.start, parts.place
         self.config = config
@@ -271,6 +276,17 @@ class LlamaBackbone(keras_hub.models.Backbone):
         return maps(self.dtype_policy, policies) if policies else self.dtype_policy
 
 
+def _remat_scope(config: LlamaConfig) -> keras.RematScope:
+    if config.dropout:
+        raise InputError(
+            f"rematerialize=True needs dropout=0; this model has {config.dropout}, and a block "
+            "that is computed again would drop other values."
+        )
+    # Keras's mode "full" would take each part of a block, and Dropout, by itself.
+    names = [f"{_BLOCK}_{index}" for index in range(config.num_layers)]
+    return keras.RematScope(mode="list_of_layers", layer_names=names)
+
+
 class _Parts:
     """The layers of a backbone before they are wired."""
 
@@ -319,7 +335,7 @@ class _Parts:
                 mlp_activation=config.mlp_activation,
                 dropout=config.dropout,
                 dtype=dtype,
-                name=f"transformer_layer_{index}",
+                name=f"{_BLOCK}_{index}",
             )
             for index in range(config.num_layers)
         ]

@@ -162,9 +162,7 @@ def accumulated(folder: Path):
 
 
 def rematerialized(folder: Path):
-    blocks = [f"transformer_layer_{index}" for index in range(SIZES["num_layers"])]
-    with keras.RematScope(mode="list_of_layers", layer_names=blocks):
-        model = functional()
+    model = functional(rematerialize=True)
     return found(model, fit(model)), {"checkpoints": checkpoints(model)}
 
 
@@ -176,7 +174,7 @@ def checkpoints(model) -> int:
     rest = [v.value for v in model.non_trainable_variables]
 
     def loss(trainable):
-        return keras.ops.sum(model.stateless_call(trainable, rest, rows())[0])
+        return keras.ops.sum(model.stateless_call(trainable, rest, rows(), training=True)[0])
 
     program = str(jax.make_jaxpr(jax.grad(loss))(trainable))
     return len(re.findall(r"= (?:remat\w*|checkpoint)\[", program))  # by JAX's version
