@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from llama_keras.errors import InputError
+
 
 @dataclass(frozen=True)
 class Share:
@@ -64,6 +66,19 @@ def shard_by_rows(data):
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = policies.DATA
     return data.with_options(options)
+
+
+def check_order(data, *, shuffle) -> None:
+    """Raises `InputError` where each worker would shuffle arrays in an order of its own."""
+    if isinstance(data, tf.data.Dataset | tf.distribute.DistributedDataset) or not shuffle:
+        return
+    # What `keras.utils.set_random_seed` sets; (None, None) where nobody did.
+    if tf.compat.v1.get_seed(None)[0] is None:
+        raise InputError(
+            "Each of several workers would shuffle these arrays in its own order, so that rows are "
+            "lost and others come twice; call keras.utils.set_random_seed(NUMBER) on all workers "
+            "before fit, or give shuffle=False or a tf.data.Dataset."
+        )
 
 
 def share_out(make: Callable[[Share], tf.data.Dataset], *, strategy):

@@ -3,6 +3,7 @@
 Axes: I inputs and O outputs of a projection, R rank.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -35,6 +36,10 @@ class Adapted(Trainable, Protocol):
 
     def get_config(self) -> dict[str, Any]:
         """Gives the arguments of the constructor."""
+        ...
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Gives the context in which variables of the model's strategy are made."""
         ...
 
 

@@ -158,7 +158,8 @@ def renew_optimizer(task: Adapted) -> None:
     old = getattr(task, "optimizer", None)
     if old is None or not old.built:
         return
-    new = type(old).from_config(old.get_config())
+    with task.scope():
+        new = type(old).from_config(old.get_config())
     pairs = [(old, new)]
     if hasattr(old, "inner_optimizer"):  # of loss scaling
         pairs.append((old.inner_optimizer, new.inner_optimizer))

@@ -152,7 +152,13 @@ def pack(value, arrays: dict[str, np.ndarray], name: str) -> Any:
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [pack(v, arrays, f"{name}/{i}") for i, v in enumerate(value)]}
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
-        arrays[name] = np.asarray(value)
+        array = np.asarray(value)
+        if array.dtype.kind in "OSU":
+            raise InputError(
+                f"The state {name} is an array of {array.dtype}; a callback's get_state() gives "
+                "arrays of numbers, and texts as strings and lists."
+            )
+        arrays[name] = array
         return {"scalar" if isinstance(value, np.generic) else "array": name}
     raise InputError(
         f"The state {name} is a {type(value).__name__}; a callback's get_state() gives numbers, "

@@ -193,14 +193,6 @@ class Checkpoints:
         choose: Callable = min if self.best_mode == "min" else max
         return choose(scores, key=lambda name: scores[name]) if scores else None
 
-    def is_better(self, score: float) -> bool:
-        """Says whether a score is better than those of all checkpoints that are there."""
-        name = self.best_name()
-        if name is None:
-            return True
-        known = self._content(name)["score"]
-        return score < known if self.best_mode == "min" else score > known
-
     def _file(self, name: str, suffix: str) -> Path:
         return self._path / f"{name}.{suffix}"
 

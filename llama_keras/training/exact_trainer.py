@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from llama_keras.data.shares import shard_by_rows, share_out
+from llama_keras.data.shares import check_order, shard_by_rows, share_out
 from llama_keras.errors import InputError
-from llama_keras.training.losses import LossKind
+from llama_keras.training.losses import LossKind, mask_of
 from llama_keras.training.micro_batches import add_over_parts
 from llama_keras.training.optimizers_apart import check_optimizer, expect_summed_gradients
-from llama_keras.training.replicas import across, sum_over_replicas
+from llama_keras.training.replicas import across, split_rows, sum_over_replicas
 from llama_keras.training.strategies import is_chief, worker_count
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ class ExactTrainer(_Model):
     A model is built under `strategy.scope()`, as Keras asks; `compile` may stand outside of it
     where the optimizer is given by its name.
 
-    Subclasses that override `compute_loss` may say what its mean is over (`loss_count`), or that
-    its rows are compared with each other (`loss_couples_rows`, as contrastive losses do: each
-    replica then sees the answers of all).
+    Subclasses that override `compute_loss` say whether it divides by the number of replicas as
+    Keras's losses do (`loss_is_scaled`; False for a plain mean), may say what the mean is over
+    (`loss_count`), and that its rows are compared with each other (`loss_couples_rows`, as
+    contrastive losses do: each replica then sees the answers of all).
 
     Example:
     ```python
@@ -140,10 +141,12 @@ class ExactTrainer(_Model):
         Args:
             x, y, sample_weight: a replica's part of a batch.
         """
-        return self._loss_kind.count(x, y, sample_weight)
+        return self._loss_kind.masked_count(x, y, sample_weight, None)
 
     def fit(self, x=None, *args, **kwargs):
         """Trains; see `keras.Model.fit`."""
+        if worker_count(self.distribute_strategy) > 1:
+            check_order(x, shuffle=kwargs.get("shuffle", True))
         if "validation_data" in kwargs:
             kwargs["validation_data"] = shard_by_rows(kwargs["validation_data"])
         return super().fit(shard_by_rows(x), *args, **kwargs)
@@ -156,28 +159,37 @@ class ExactTrainer(_Model):
         """Gives the answers to all rows, to every worker; see `keras.Model.predict`."""
         return super().predict(shard_by_rows(x), *args, **kwargs)
 
+    def save(self, filepath, *args, **kwargs):
+        """Saves; of several workers the chief alone. See `keras.Model.save`."""
+        if self.writes_files():
+            super().save(filepath, *args, **kwargs)
+
+    def save_weights(self, filepath, *args, **kwargs):
+        """Saves; of several workers the chief alone. See `keras.Model.save_weights`."""
+        if self.writes_files():
+            super().save_weights(filepath, *args, **kwargs)
+
     def train_step(self, data):
         """Learns from a batch; see the class."""
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-        total = sum_over_replicas(self.loss_count(x, y, weight))
         variables = self.trainable_weights
         if not variables:
             return self.test_step(data)
-
-        def gradients_of(part):
-            return self._gradients(part, variables, total=total)
-
         batch = (x, y, weight)
         if self.gradient_accumulation_steps == 1:
-            gradients = gradients_of(batch)
+            gradients = self._gradients(batch, variables)
         else:
+            total = sum_over_replicas(self.loss_count(x, y, weight))
             gradients = add_over_parts(
-                gradients_of, batch, parts=self.gradient_accumulation_steps, like=variables
+                lambda part: self._gradients(part, variables, total=total),
+                batch,
+                parts=self.gradient_accumulation_steps,
+                like=variables,
             )
         self.optimizer.apply_gradients(zip(sum_over_replicas(gradients), variables, strict=True))
         return self.get_metrics_result()
 
-    def _gradients(self, batch, variables, *, total):
+    def _gradients(self, batch, variables, *, total=None):
         """Gives the gradients of a part's share of the global loss, dense; counts it in."""
         x, y, weight = batch
         with tf.GradientTape() as tape:
@@ -188,23 +200,41 @@ class ExactTrainer(_Model):
         # Dense: slices of an embedding hold a token's gradient in pieces, whose norm is none.
         return [None if g is None else tf.convert_to_tensor(g) for g in found]
 
-    def _share_of_loss(self, x, y, answer, weight, *, total, training: bool):
-        """Gives this part's share, whose sum over all parts and replicas is the global loss."""
+    def _share_of_loss(self, x, y, answer, weight, *, total=None, training: bool):
+        """Gives this part's share, whose sum over all parts and replicas is the global loss.
+
+        Args:
+            x, y, answer, weight: of the part.
+            total: what the global mean is over; None where each replica has one part.
+            training: whether it is learned from.
+        """
+        count = self._count(x, y, weight, mask_of(answer), is_part=total is not None)
+        total = sum_over_replicas(tf.stop_gradient(count)) if total is None else total
         if self.loss_couples_rows:
             y, answer, weight = across((y, answer, weight))
         loss = self.compute_loss(x=x, y=y, y_pred=answer, sample_weight=weight, training=training)
-        count = self.loss_count(x, y, weight)
         replicas = float(self.num_replicas)
         if not (self._loss_kind.is_mean or self.loss_couples_rows):
             return self._share_of_sum(x, y, answer, weight, loss, total=total, training=training)
-        # An empty part has no mean.
-        loss = tf.where(count > 0, loss, tf.zeros_like(loss))
+        if not self.loss_couples_rows:  # an empty part has no mean
+            loss = tf.where(count > 0, loss, tf.zeros_like(loss))
         mean = loss * replicas if self.loss_is_scaled else loss
         self._count_loss_in(mean, count)
         self.compute_metrics(x, y, answer, sample_weight=weight)
         if self.loss_couples_rows:  # the whole loss already, of which each replica moves its part
             return mean - (replicas - 1) / replicas * self._regularization()
         return mean * tf.math.divide_no_nan(tf.cast(count, mean.dtype), tf.cast(total, mean.dtype))
+
+    def _count(self, x, y, weight, mask, *, is_part: bool):
+        if mask is None:
+            return self.loss_count(x, y, weight)
+        if is_part:
+            raise InputError(
+                "With gradient_accumulation_steps what counts must be known before the model runs, "
+                "and this one's layers make masks (Embedding(mask_zero=True), Masking); give "
+                "sample_weight instead."
+            )
+        return self._loss_kind.masked_count(x, y, weight, mask)
 
     def _share_of_sum(self, x, y, answer, weight, loss, *, total, training: bool):
         """Gives this part's share of a loss that is a sum, with its share of the penalties."""
@@ -228,8 +258,7 @@ class ExactTrainer(_Model):
         """Measures a batch; see the class."""
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
         answer = self(x, training=False) if self._call_has_training_arg else self(x)
-        total = sum_over_replicas(self.loss_count(x, y, weight))
-        self._share_of_loss(x, y, answer, weight, total=total, training=False)
+        self._share_of_loss(x, y, answer, weight, training=False)
         return self.get_metrics_result()
 
     def make_train_function(self, force=False):
@@ -237,6 +266,7 @@ class ExactTrainer(_Model):
         if self.num_replicas == 1:
             return super().make_train_function(force)
         if self.train_function is None or force:
+            expect_summed_gradients(self.optimizer)  # it may be another one by now
             self.train_function = self._over_replicas(self.train_step)
         return self.train_function
 
@@ -255,16 +285,28 @@ class ExactTrainer(_Model):
         replica_step: Any = tf.function(step, jit_compile=True) if self.jit_compile else step
 
         @tf.autograph.experimental.do_not_convert
-        def one(iterator):
-            strategy.run(replica_step, args=(next(iterator),))
+        def on_batch(batch):
+            strategy.run(replica_step, args=(batch,))
             return self.get_metrics_result()
 
+        @tf.autograph.experimental.do_not_convert
+        def on_next(iterator):
+            return on_batch(next(iterator))
+
         if not self.run_eagerly:
-            one = tf.function(one, reduce_retracing=True)
+            on_next = tf.function(on_next, reduce_retracing=True)
+        on_own = on_batch if self.run_eagerly else tf.function(on_batch, reduce_retracing=True)
 
         def several(iterator):
-            for _ in range(self.steps_per_execution):
-                logs = one(iterator)
+            if not isinstance(iterator, tf.distribute.DistributedIterator):
+                # `train_on_batch` gives a batch of this process.
+                return on_own(split_rows(next(iterator), strategy=strategy))
+            logs = on_next(iterator)
+            for _ in range(self.steps_per_execution - 1):
+                try:
+                    logs = on_next(iterator)
+                except tf.errors.OutOfRangeError:
+                    break
             return logs
 
         return several

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import queue
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,8 @@ from llama_keras.errors import InputError
 # What the command line ends with after a user's mistake, which a restart would not mend.
 MISTAKE = 2
 RESUME = "--resume"
+# Below those that systems give to outgoing connections (32768 and up on Linux).
+PORTS = range(20000, 32000)
 # Seconds from the request to end until a worker is killed.
 GRACE = 15.0
 
@@ -94,8 +97,7 @@ class Launch:
         finally:
             # Whatever happened here, nobody is left behind.
             for process in started.values():
-                if process.poll() is None:
-                    _signal(process, signal.SIGKILL)
+                _signal(process, signal.SIGKILL)  # helpers of one that has ended, too
             for reader in readers:
                 reader.join(timeout=GRACE)
 
@@ -160,6 +162,15 @@ class Launch:
         return result
 
 
+def _bind(each: socket.socket) -> None:
+    """Binds a socket to a port that no outgoing connection is given, till a worker takes it."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError):
+            each.bind(("127.0.0.1", port))
+            return
+    raise InputError(f"There is no free port from {PORTS[0]} to {PORTS[-1]} on this machine.")
+
+
 def worker_environments(workers: int) -> list[dict[str, str]]:
     """Gives each worker its TF_CONFIG, with addresses on this machine that are free now."""
     if workers == 1:
@@ -167,7 +178,7 @@ def worker_environments(workers: int) -> list[dict[str, str]]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            _bind(each)
         addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     cluster = {"worker": addresses}
     return [

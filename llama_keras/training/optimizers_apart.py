@@ -17,10 +17,6 @@ _CONDITIONAL = {
 
 def check_optimizer(optimizer, *, strategy) -> None:
     """Raises `InputError` where a setting of a Keras optimizer fails under a strategy."""
-    import tensorflow as tf
-
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return
     for part in _parts(optimizer):
         for setting, remedy in _CONDITIONAL.items():
             if value := getattr(part, setting, None):

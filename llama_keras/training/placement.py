@@ -38,6 +38,13 @@ class Placement:
         """Gives the context in which the model is built."""
         return contextlib.nullcontext() if self.strategy is None else self.strategy.scope()
 
+    def wait(self) -> None:
+        """Waits for the other workers: one that ends while they are at work looks like a crash."""
+        if self.workers > 1:
+            from llama_keras.training.strategies import wait_for_workers
+
+            wait_for_workers(self.strategy)
+
     def verbosity(self, *, is_terminal: bool) -> int:
         """Gives Keras's `verbose`: a bar on terminals, else lines; nothing but from the chief."""
         if not self.is_chief:

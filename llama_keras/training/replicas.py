@@ -20,7 +20,7 @@ def _context():
     return context if context is not None and context.num_replicas_in_sync > 1 else None
 
 
-def sum_over_replicas(values):
+def sum_over_replicas(values) -> Any:
     """Gives the sums over all replicas of a tensor, or of a list of tensors and Nones.
 
     Call it in a replica; all replicas call it with tensors of the same shapes.
@@ -34,6 +34,29 @@ def sum_over_replicas(values):
     there = [value for value in values if value is not None]
     summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, there))
     return [None if value is None else next(summed) for value in values]
+
+
+def split_rows(values, *, strategy: tf.distribute.Strategy):
+    """Gives the rows of nested tensors to the replicas of this process, row i to replica i mod R.
+
+    Args:
+        values: nested tensors or arrays `(B, …)`; or Nones.
+        strategy: whose replicas they are for.
+    """
+    own: Any = strategy
+    count = len(own.extended.worker_devices)
+
+    def shared(value):
+        if value is None:
+            return None
+        rows = tf.convert_to_tensor(value)
+
+        def of_replica(context):
+            return rows[context.replica_id_in_sync_group % count :: count]
+
+        return strategy.experimental_distribute_values_from_function(of_replica)
+
+    return tf.nest.map_structure(shared, values)
 
 
 def across(values):

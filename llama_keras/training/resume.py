@@ -6,6 +6,7 @@ number of the batch, of which the data are a pure function.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,12 @@ def resumable_fit(
     Raises:
         InputError: the checkpoints are of another run, or a setting does not go with them.
     """
+    together = getattr(model, "steps_per_execution", 1)
+    if together > 1 and (checkpoints is not None or steps % together):
+        raise InputError(
+            f"steps_per_execution={together} must divide the {steps} batches of an epoch, and does "
+            "not go with checkpoints; compile without it."
+        )
     if checkpoints is None:
         return fit(
             model.distributed(lambda share: batches(share, initial_epoch * steps)),
@@ -227,6 +234,8 @@ class _Keeper(keras.callbacks.Callback):
                 return None  # by `validation_freq` not measured in this epoch
             raise InputError(f"best={name!r} of the checkpoints is none of {sorted(logs)}.")
         score = float(logs[name])
+        if not math.isfinite(score):
+            return None  # nothing would ever be better
         lower = self.run.checkpoints.best_mode == "min"
         if self._best is None or (score < self._best if lower else score > self._best):
             self._best = score

@@ -21,7 +21,13 @@ def plan_of(values: dict[str, Any], model) -> dict[str, Any]:
         values: plain values; data by `digest_of`.
         model: a compiled Keras model.
     """
-    plain = {**values, "optimizer": _optimizer_settings(model.optimizer)}
+    plain = {
+        **values,
+        "optimizer": _optimizer_settings(model.optimizer),
+        "replicas": getattr(model, "num_replicas", 1),
+        "gradient_accumulation_steps": getattr(model, "gradient_accumulation_steps", 1),
+        "model": digest_of(json.dumps(_without_chance(_config_of(model)), default=str)),
+    }
     return json.loads(json.dumps(plain, default=str, sort_keys=True))
 
 
@@ -39,6 +45,17 @@ def check_plan(there: dict[str, Any], here: dict[str, Any], *, folder) -> None:
             f"The checkpoints in '{folder}' are of another run, with a difference in: "
             f"{'; '.join(changes)}. Run it as it was, or give another folder for the checkpoints."
         )
+
+
+def _config_of(model) -> Any:
+    """Gives what a model is made of, dropout rates and precisions among it."""
+    backbone = getattr(model, "backbone", None)
+    if backbone is None:
+        return {}
+    policies = [str(layer.dtype_policy.name) for layer in backbone.transformer_layers]
+    own = model.get_config()
+    del own["tokenizer"]  # the data are its ids
+    return {**own, "backbone": backbone.get_config(), "policies": policies}
 
 
 def _optimizer_settings(optimizer) -> Any:

@@ -37,7 +37,7 @@ class Throughput(keras.callbacks.Callback):
         self._epoch: Sizes | None = None
         self.tokens = self.places = 0
         self.seconds = 0.0
-        self._step = self._waiting = 0
+        self._step, self._last = 0, -1
 
     def on_train_begin(self, logs=None):
         """Finds what the fit's batches hold."""
@@ -50,16 +50,18 @@ class Throughput(keras.callbacks.Callback):
         """Asks for the epoch's sizes, and leaves the time between epochs out."""
         self._epoch = self._sizes(epoch=epoch) if self._sizes is not None else None
         self._start = time.perf_counter() if self._step else None
+        self._last = -1
 
     def on_train_batch_end(self, batch, logs=None):
         """Counts the batch in, and adds the rate to what the progress bar shows."""
         now = time.perf_counter()
         self._step += 1
         if self._epoch is not None and self._start is not None:
-            self.tokens += int(self._epoch.tokens[batch])
-            self.places += int(self._epoch.places[batch])
+            done = slice(self._last + 1, batch + 1)  # several with `steps_per_execution`
+            self.tokens += int(self._epoch.tokens[done].sum())
+            self.places += int(self._epoch.places[done].sum())
             self.seconds += now - self._start
-        self._start = now
+        self._start, self._last = now, batch
         if self.tokens and logs is not None:
             logs["tokens_per_second"] = self.tokens_per_second
         if self._writer is not None and self.tokens and self._step % self.every == 0:

@@ -59,8 +59,9 @@ def pretraining():
 
 
 def packed():
-    """Rows of several texts, of which the last batch leaves a replica none."""
-    model = CausalLM.from_preset("llama-tiny", max_sequence_length=32, **ONE_LAYER)
+    """Rows of several texts in rematerialized blocks; the last batch leaves a replica none."""
+    arguments = {"num_layers": 1, "rematerialize": True}
+    model = CausalLM.from_preset("llama-tiny", max_sequence_length=32, backbone_arguments=arguments)
     texts = [f"{'la ' * (i % 6)}text {i}" for i in range(9)]
     history = model.fit(texts, packing=True, **SMALL)
     return model, [*history.history.values()]
@@ -78,7 +79,31 @@ def summed_loss():
     return model, [history.history["loss"]]
 
 
-CASES = (text_classifier, token_classifier, embedder, pretraining, packed, summed_loss)
+def masked_losses():
+    """Means over what Keras's masks and `ignore_class` leave, unequal between replicas."""
+    numbers = np.random.default_rng(0)
+    token_ids = numbers.integers(1, 9, (12, 6)).astype("int32")
+    token_ids[np.arange(6)[None] >= numbers.integers(1, 7, (12, 1))] = 0
+    inputs = keras.Input((6,), dtype="int32")
+    embedded = keras.layers.Embedding(9, 4, mask_zero=True)(inputs)
+    model = Model(inputs, keras.layers.Dense(9)(embedded))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=3)
+    model.compile(keras.optimizers.SGD(0.5), loss=loss)
+    fit = {"batch_size": 4, "epochs": 2, "verbose": 0, "shuffle": False}
+    history = model.fit(token_ids, token_ids, **fit)
+    model.train_on_batch(token_ids[:5], token_ids[:5])
+    return model, [history.history["loss"]]
+
+
+CASES = (
+    text_classifier,
+    token_classifier,
+    embedder,
+    pretraining,
+    packed,
+    summed_loss,
+    masked_losses,
+)
 
 
 def overflow():

@@ -49,6 +49,7 @@ CASE_NAMES = (
     "pretraining",
     "packed",
     "summed_loss",
+    "masked_losses",
 )
 
 
@@ -138,6 +139,35 @@ def test_one_replica_learns_as_keras_does():
     assert histories[0].history == histories[1].history
     for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_labels_that_are_ignored_count_in_no_part():
+    labels = np.array([0, 1, 1, 1, 0, 1, 1, 0, 1, 1])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=1)
+    models = [make_model(loss=loss, gradient_accumulation_steps=parts) for parts in (1, 3)]
+    for model in models:
+        model.fit(X, labels, batch_size=10, epochs=3, verbose=0, shuffle=False)
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_masks_of_layers_do_not_go_with_parts():
+    inputs = keras.Input((3,), dtype="int32")
+    hidden = keras.layers.Embedding(5, 2, mask_zero=True)(inputs)
+    model = Model(inputs, keras.layers.Dense(5)(hidden))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss=loss, gradient_accumulation_steps=2)
+    rows = np.ones((4, 3), "int32")
+    with pytest.raises(InputError, match="give sample_weight instead"):
+        model.fit(rows, rows, verbose=0)
+
+
+def test_a_batch_by_itself_is_learned_from_once():
+    one, several = make_model(), make_model()
+    one.train_on_batch(X, Y)
+    several.fit(X, Y, batch_size=10, verbose=0, shuffle=False)
+    for a, b in zip(one.get_weights(), several.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 @pytest.mark.parametrize("parts", [0, -1, 1.5])
