@@ -126,11 +126,12 @@ def test_strategies_and_pretraining():
         for name, count in (("lora", 2_400_000), ("bitfit", 35_138))
     ]
     first = Job("article_small", (), "pretraining", verb="pretrain", keep="article")
-    second = Job("sst2", ("preset=runs/article",), "pretraining")
+    second = Job("sst2", ("preset=runs/article", "train.seed=1"), "pretraining")
     losses = {"before": {"loss": 8.3}, "after": {"loss": 5.9}}
     pretraining = [result(first, losses), result(second, metric(0.5, accuracy=0.7))]
     text = draw([*pretraining, *strategies])
     assert cells(text, "`bitfit`")[1:3] == ["accuracy 0.900 (0.890 – 0.920)", "35,138 (0.029 %)"]
     assert cells(text, "pretraining")[1] == "masked-token loss 8.30 → 5.90 nats"
-    assert cells(text, "`sst2` on `runs/article`")[1].startswith("accuracy 0.700")
+    assert cells(text, "`sst2` on `runs/article`, seed 1")[1].startswith("accuracy 0.700")
+    assert "Means: 0.700 on `runs/article`." in text
     assert text.index("## Strategies") < text.index("## What pretraining brings")
