@@ -70,20 +70,27 @@ def run_pretraining(
 def _carry_out(recipe: PretrainingRecipe, folder: RunFolder, placement, say) -> PretrainingRun:
     import keras
 
+    from llama_keras.data.corrupted import check_packing
+    from llama_keras.runner import compile_settings
     from llama_keras.training.metrics_log import MetricsLog
+    from llama_keras.training.throughput import Throughput
 
     directory = folder.written
     parts = _load_parts(recipe, say)
     keras.utils.set_random_seed(recipe.train.seed)
     with placement.scope():
         model = build_model(recipe)
+    if recipe.train.packing:
+        check_packing(model.objective.layout)
+    rate = {"learning_rate": recipe.train.learning_rate}
+    model.compile_settings = {**rate, **compile_settings(recipe.train)}
+    model.compile_by_default()  # tells what does not go together
     folder.begin(recipe)
     say(f"{model.objective.name} on {model.backbone.count_params():,} weights")
     texts = {name: part.texts for name, part in parts.items()}
     options = {"batch_size": recipe.train.batch_size, "verbose": 0}
     measured = "validation" if "validation" in texts else "train"
-    steps = -(-len(model.token_rows(texts["train"]).token_ids) // recipe.train.batch_size)
-    model.compile(total_steps=steps * recipe.train.epochs, learning_rate=recipe.train.learning_rate)
+    speed = Throughput(directory / "logs")
     metrics: dict[str, Any] = {"recipe": recipe.name, "measured_on": measured}
     metrics["before"] = folder.measured_before(lambda: model.evaluate(texts[measured], **options))
     checkpoints = folder.checkpoints(
@@ -97,12 +104,15 @@ def _carry_out(recipe: PretrainingRecipe, folder: RunFolder, placement, say) -> 
         epochs=recipe.train.epochs,
         batch_size=recipe.train.batch_size,
         seed=recipe.train.seed,
-        callbacks=[MetricsLog(directory / LOG_FILE)],
+        callbacks=[MetricsLog(directory / LOG_FILE), speed],
+        packing=recipe.train.packing,
         checkpoints=checkpoints,
         verbose=placement.verbosity(is_terminal=sys.stderr.isatty()),
     )
     metrics["after"] = model.evaluate(texts[measured], **options)
+    say(speed.summary())
     metrics["history"] = history.history
+    metrics["throughput"] = speed.results()
     model.save(directory / MODEL_FILE)
     _save_preset(model, directory, recipe.preset_attention_mask)
     plain = json.loads(json.dumps(metrics, default=float))

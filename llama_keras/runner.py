@@ -80,6 +80,7 @@ def _carry_out(recipe: Recipe, folder: RunFolder, placement, say) -> Run:
     import keras
 
     from llama_keras.training.fine_tuning import get_strategy, trainable_share
+    from llama_keras.training.throughput import Throughput
 
     directory = folder.written
     kind = get_kind(recipe.task)
@@ -87,6 +88,7 @@ def _carry_out(recipe: Recipe, folder: RunFolder, placement, say) -> Run:
     labels = kind.labels(recipe, parts)
     keras.utils.set_random_seed(recipe.train.seed)
     callbacks = _callbacks(recipe, directory, validation="validation" in parts)
+    speed = Throughput(directory / "logs" / "throughput")
     strategy = get_strategy(recipe.strategy)
     if recipe.train.learning_rate is not None:
         strategy = dataclasses.replace(strategy, learning_rate=recipe.train.learning_rate)
@@ -94,6 +96,7 @@ def _carry_out(recipe: Recipe, folder: RunFolder, placement, say) -> Run:
     with placement.scope():
         model = kind.build(recipe, labels, strategy)
         model.strategy.prepare(model)
+    model.compile_settings = compile_settings(recipe.train)
     folder.begin(recipe.model_copy(update={"labels": labels}))
     sizes = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
     say(f"{strategy.name} on {sizes} {kind.noun}; {trainable_share(model)}")
@@ -112,21 +115,34 @@ def _carry_out(recipe: Recipe, folder: RunFolder, placement, say) -> Run:
         epochs=recipe.train.epochs,
         batch_size=recipe.train.batch_size,
         seed=recipe.train.seed,
-        callbacks=callbacks,
+        callbacks=[*callbacks, speed],
+        **({"packing": True} if recipe.train.packing else {}),
         checkpoints=checkpoints,
         **kind.fit_arguments(recipe, parts["train"], labels),
         verbose=placement.verbosity(is_terminal=sys.stderr.isatty()),
     )
+    say(speed.summary())
     model.save(directory / MODEL_FILE)
     metrics = {"recipe": recipe.name, "strategy": recipe.strategy["name"]}
     metrics |= _measure(model, kind, parts)
     if before is not None:
         metrics["before"] = before
     metrics["history"] = _plain(history.history)
+    metrics["throughput"] = speed.results()
     shutil.rmtree(directory / "export", ignore_errors=True)  # of a run killed after it
     export = model.export(directory / "export" / recipe.name) if recipe.export else None
     folder.finish(metrics, keep_checkpoints=recipe.train.keep_checkpoints)
     return Run(folder.path, metrics, export, model)
+
+
+def compile_settings(train) -> dict[str, Any]:
+    """Gives what `compile` takes of a recipe's `train`, where it is not what tasks do anyway."""
+    settings = {}
+    if train.gradient_accumulation_steps > 1:
+        settings["gradient_accumulation_steps"] = train.gradient_accumulation_steps
+    if train.jit_compile:
+        settings["jit_compile"] = True
+    return settings
 
 
 def _callbacks(recipe: Recipe, directory: Path, *, validation: bool) -> list:

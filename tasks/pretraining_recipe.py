@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from llama_keras.records import Record, load_record, shipped_names
-from llama_keras.tasks.recipe import RECIPES, Recipe, set_fields
+from llama_keras.tasks.recipe import RECIPES, Recipe, check_jit, set_fields
 from llama_keras.text.cleaning import step_config
 
 PRETRAINING_RECIPES = RECIPES / "pretraining"
@@ -52,6 +52,14 @@ class PretrainingTrain(Record):
     """Rows in a batch."""
     learning_rate: float = Field(default=5e-4, gt=0.0)
     """Peak of the schedule."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Parts of a batch that are computed one after the other, in the memory of one, to the same
+    update."""
+    packing: bool = False
+    """Several texts in a row of `max_sequence_length` tokens, which none shares with another in
+    what it sees; for objectives of clean tokens or of tokens masked in place."""
+    jit_compile: bool = False
+    """Whether XLA compiles the step, for which all batches need one shape: with `packing`."""
     seed: int = 0
     """Of the weights, the order of texts and dropout."""
     checkpoint_minutes: float | None = Field(default=5.0, ge=0.0)
@@ -78,7 +86,8 @@ class PretrainingRecipe(Record):
     tokenizer: PretrainingTokenizer = PretrainingTokenizer()
     """Of a model from scratch."""
     backbone: dict[str, Any] = {}
-    """Arguments of `LlamaBackbone`; with a preset those that replace the checkpoint's."""
+    """Arguments of `LlamaBackbone`, `rematerialize` among them; with a preset those that replace
+    the checkpoint's."""
     max_sequence_length: int = Field(default=128, ge=1)
     """Tokens of one row."""
     long_texts: Literal["cut", "split"] = "split"
@@ -93,6 +102,11 @@ class PretrainingRecipe(Record):
     """Optimization."""
     preset_attention_mask: Literal["causal", "bidirectional", "prefix"] | None = None
     """Of the models that are built on the result; by default that of the training."""
+
+    @model_validator(mode="after")
+    def _can_train_so(self):
+        check_jit(self.train)
+        return self
 
 
 def pretraining_recipe_names() -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from llama_keras.errors import InputError
 from llama_keras.records import Record, load_record, shipped_names
@@ -71,6 +71,9 @@ class RecipeModel(Record):
     """Tokens after which a text is cut."""
     dtype: Literal["float32", "bfloat16", "mixed_bfloat16"] = "float32"
     """Precision; `mixed_bfloat16` trains about 1.6 times as fast on CPUs with AVX512-BF16."""
+    rematerialize: bool = False
+    """Whether activations inside of blocks are computed again for the gradients, not kept: less
+    memory, a third more time."""
 
 
 class RecipeAnswers(Record):
@@ -108,6 +111,14 @@ class RecipeTrain(Record):
     """Texts in a batch."""
     learning_rate: float | None = Field(default=None, gt=0.0)
     """Peak of the schedule; by default the strategy's."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Parts of a batch that are computed one after the other, in the memory of one, to the same
+    update."""
+    packing: bool = False
+    """For `causal_lm`: several examples in a row of `model.max_sequence_length` tokens, which none
+    shares with another in what it sees; `batch_size` counts rows."""
+    jit_compile: bool = False
+    """Whether XLA compiles the step, for which all batches need one shape: with `packing`."""
     class_weights: Literal["balanced"] | None = None
     """`balanced` makes rare labels count as much as frequent ones (text classification)."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -122,6 +133,20 @@ class RecipeTrain(Record):
     """Steps between checkpoints, besides; for several workers by default 200."""
     keep_checkpoints: bool = False
     """Whether checkpoints stay when the run is finished, the best and the last ones."""
+
+
+def check_jit(train) -> None:
+    """Raises `ValueError` where XLA would compile the step anew for each width of a batch."""
+    if train.jit_compile and not train.packing:
+        raise ValueError(
+            "train.jit_compile needs train.packing=true: without it batches have many widths, and "
+            "XLA compiles the step anew for each"
+        )
+    if train.jit_compile and train.gradient_accumulation_steps > 1:
+        raise ValueError(
+            "train.jit_compile and train.gradient_accumulation_steps do not go together: XLA needs "
+            "the size of each part before it runs"
+        )
 
 
 def _strategy(value: Any) -> dict[str, Any]:
@@ -169,6 +194,29 @@ class Recipe(Record):
     """Whether to measure the untrained model too, under `before`."""
     export: bool = False
     """Whether to write a SavedModel at the end."""
+
+    @model_validator(mode="after")
+    def _can_train_so(self):
+        train = self.train
+        check_jit(train)
+        if train.packing and self.task != "causal_lm":
+            raise ValueError(
+                f"train.packing is for task: causal_lm; a {self.task} recipe puts texts of like "
+                "length into a batch"
+            )
+        if train.gradient_accumulation_steps > 1 and self.task == "embedding":
+            raise ValueError(
+                "train.gradient_accumulation_steps: an embedding compares all texts of a batch "
+                "with each other; take smaller batches"
+            )
+        if self.strategy["name"] == "linear_probe":
+            parts = train.gradient_accumulation_steps > 1
+            if train.packing or parts or self.model.rematerialize:
+                raise ValueError(
+                    "linear_probe takes no steps and keeps no activations; leave train.packing, "
+                    "train.gradient_accumulation_steps and model.rematerialize out"
+                )
+        return self
 
     @field_validator("labels", mode="before")
     @classmethod

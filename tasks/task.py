@@ -2,7 +2,7 @@
 
 import functools
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import keras
 
@@ -48,6 +48,7 @@ class Task(Trainer):
                 f"{self.cleaning.get_config()}."
             )
         self._compiled_by_default = False
+        self.compile_settings: dict[str, Any] = {}
         self.backbone = backbone
         self.tokenizer = tokenizer
 
@@ -139,14 +140,33 @@ class Task(Trainer):
     def compile_by_default(self, *, total_steps: int | None = None, goes_on: bool = False) -> None:
         """Compiles unless the caller did so; each `fit` gets a schedule of its own.
 
+        What else `compile` is given is in the attribute `compile_settings`, a dict.
+
         Args:
             total_steps: of the `fit` to come; None before an evaluation.
             goes_on: whether an earlier `fit` is resumed, whose schedule is kept.
         """
         over = self._compiled_by_default and total_steps is not None and not goes_on
         if not self.compiled or over:
-            self.compile(**({} if total_steps is None else {"total_steps": total_steps}))
+            settings = {} if total_steps is None else {"total_steps": total_steps}
+            if keras.backend.backend() == "tensorflow":
+                # Keras would have XLA compile on GPUs, anew for each width of a batch.
+                settings["jit_compile"] = False
+            self.compile(**{**settings, **self.compile_settings})
             self._compiled_by_default = True
+
+    def make_test_function(self, force=False):
+        """Makes what `evaluate` calls for each batch, on TensorFlow without XLA.
+
+        Held-out batches have many widths, for each of which XLA would compile anew.
+        """
+        compiled = self.jit_compile
+        if keras.backend.backend() == "tensorflow":
+            self.jit_compile = False
+        try:
+            return super().make_test_function(force)
+        finally:
+            self.jit_compile = compiled
 
     def note_sizes(self, lengths, *, batch_size: int, seed: int, packing=None) -> None:
         """Notes what the batches of the fit to come hold, for `training.throughput`.

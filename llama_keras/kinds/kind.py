@@ -53,7 +53,10 @@ def model_arguments(recipe: Recipe, strategy) -> dict[str, Any]:
         **cleaning,
         "strategy": strategy,
         "dtype": recipe.model.dtype,
-        "backbone_arguments": {"attention_mask": recipe.model.attention_mask},
+        "backbone_arguments": {
+            "attention_mask": recipe.model.attention_mask,
+            "rematerialize": recipe.model.rematerialize,
+        },
         "max_sequence_length": recipe.model.max_sequence_length,
     }
 

@@ -31,11 +31,43 @@ def test_overrides_reach_any_depth_and_are_read_as_yaml():
         ("nothing", "FIELD=VALUE"),
         ("clean=[lowr]", "clean.0: .*no cleaning step 'lowr'; expected one of .*'lower'"),
         ("clean=lower", "clean: Input should be a valid list"),
+        ("train.packing=true", "train.packing is for task: causal_lm; a text_classification"),
+        ("train.jit_compile=true", "train.jit_compile needs train.packing=true"),
+        ("train.gradient_accumulation_steps=0", "train.gradient_accumulation_steps: .*equal to 1"),
     ],
 )
 def test_wrong_overrides_are_named(override, message):
     with pytest.raises(InputError, match=message):
         load_recipe("text_classification", overrides=[override])
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        (
+            "embedding",
+            ["train.gradient_accumulation_steps=2"],
+            "compares all texts of a batch with each other",
+        ),
+        (
+            "text_classification",
+            ["strategy=linear_probe", "model.rematerialize=true"],
+            "linear_probe takes no steps .* model.rematerialize out",
+        ),
+        (
+            "causal_lm",
+            [
+                "train.packing=true",
+                "train.jit_compile=true",
+                "train.gradient_accumulation_steps=2",
+            ],
+            "jit_compile and train.gradient_accumulation_steps do not go together",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(name, overrides, message):
+    with pytest.raises(InputError, match=message):
+        load_recipe(name, overrides=overrides)
 
 
 def test_unknown_recipe_and_broken_files(tmp_path):
