@@ -57,9 +57,11 @@ def test_every_job_is_a_recipe_that_can_be_run():
 
 def test_a_peer_has_the_settings_of_the_causal_run():
     peers = [job for job in JOBS if job.library == PEER]
-    causal = {job.recipe: job for job in JOBS if job.mask == "causal" and job.library != PEER}
+    tasks = [job for job in JOBS if job.table == "tasks" and job.library != PEER]
+    causal = {(job.recipe, job.note): job for job in tasks if job.mask == "causal"}
     for job in peers:
-        settings = [s for s in causal[job.recipe].settings if "attention_mask" not in s]
+        ours = causal.get((job.recipe, job.note)) or causal[job.recipe, ""]
+        settings = [s for s in ours.settings if "attention_mask" not in s]
         assert list(job.settings) == settings
 
 
