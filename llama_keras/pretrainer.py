@@ -117,6 +117,7 @@ def _carry_out(recipe: PretrainingRecipe, folder: RunFolder, placement, say) -> 
     _save_preset(model, directory, recipe.preset_attention_mask)
     plain = json.loads(json.dumps(metrics, default=float))
     folder.finish(plain, keep_checkpoints=recipe.train.keep_checkpoints)
+    placement.wait()
     return PretrainingRun(folder.path, plain, model)
 
 

@@ -132,6 +132,7 @@ def _carry_out(recipe: Recipe, folder: RunFolder, placement, say) -> Run:
     shutil.rmtree(directory / "export", ignore_errors=True)  # of a run killed after it
     export = model.export(directory / "export" / recipe.name) if recipe.export else None
     folder.finish(metrics, keep_checkpoints=recipe.train.keep_checkpoints)
+    placement.wait()
     return Run(folder.path, metrics, export, model)
 
 
