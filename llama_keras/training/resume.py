@@ -98,6 +98,9 @@ class _Run:
 
     def fit(self, fit, batches, *, first: int, callbacks=None, verbose: Any = "auto", **arguments):
         found = self.checkpoints.latest()
+        if self.has_peers:
+            # A folder on a network may look older to one of them.
+            check_same_checkpoint(self.model.distribute_strategy, found)
         with self.model.scope():
             if not self.model.optimizer.built:
                 self.model.optimizer.build(self.model.trainable_variables)
@@ -307,6 +310,14 @@ def _place(model) -> tuple[bool, bool]:
 
     strategy = model.distribute_strategy
     return is_chief(strategy), worker_count(strategy) > 1
+
+
+def check_same_checkpoint(strategy, found: Checkpoint | None) -> None:
+    """Raises `InputError` on every worker unless all of them go on from the same step."""
+    from llama_keras.training.strategies import check_agreement
+
+    step = 0 if found is None else found.step + 1
+    check_agreement(strategy, step, what="the checkpoint to go on from (its step + 1, or 0)")
 
 
 def _as_list(callbacks) -> list:

@@ -292,6 +292,34 @@ def wait_for_workers(strategy: tf.distribute.Strategy) -> None:
     strategy.experimental_local_results(meet())
 
 
+def check_agreement(strategy: tf.distribute.Strategy, value: int, *, what: str) -> None:
+    """Raises `InputError` on every worker where they do not all have the same number.
+
+    Args:
+        strategy: of the workers, all of which call this.
+        value: 0 … 2^31 - 1.
+        what: the number is, for the message.
+    """
+    if worker_count(strategy) == 1:
+        return
+
+    @tf.function(autograph=False)
+    def ask(number):
+        def of_replica():
+            one = tf.one_hot(_replica().replica_id_in_sync_group, count, dtype=tf.int32) * number
+            return _replica().all_reduce(tf.distribute.ReduceOp.SUM, one)
+
+        return strategy.run(of_replica)
+
+    count = strategy.num_replicas_in_sync
+    found = strategy.experimental_local_results(ask(tf.constant(value, tf.int32)))[0].numpy()
+    if len(set(found.tolist())) > 1:
+        raise InputError(
+            f"The workers do not agree on {what}: they found {found.tolist()}. They need one folder "
+            "that all of them see alike; start them again when the file system has caught up."
+        )
+
+
 def _replica() -> Any:
     return tf.distribute.get_replica_context()
 

@@ -61,4 +61,3 @@ def test_numbers_of_a_batch_tell_equal_texts():
     expected = shared[features["token_ids"][:, 0].numpy() - 1].ravel()
     found = numbers.numpy().ravel()
     assert ((found[:, None] == found) == (expected[:, None] == expected)).all()
-
