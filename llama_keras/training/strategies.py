@@ -315,8 +315,9 @@ def check_agreement(strategy: tf.distribute.Strategy, value: int, *, what: str) 
     found = strategy.experimental_local_results(ask(tf.constant(value, tf.int32)))[0].numpy()
     if len(set(found.tolist())) > 1:
         raise InputError(
-            f"The workers do not agree on {what}: they found {found.tolist()}. They need one folder "
-            "that all of them see alike; start them again when the file system has caught up."
+            f"The workers do not agree on {what}: they found {found.tolist()}. They need one "
+            "folder that all of them see alike; start them again when the file system has caught "
+            "up."
         )
 
 
