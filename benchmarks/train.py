@@ -36,7 +36,7 @@ def ours(options: dict[str, Any], *, name: str) -> Runs:
     from llama_keras.text import Tokenizer
 
     tokenizer = Tokenizer.from_preset(smollm2.PRESET)
-    ids = tokenizer.encode(_texts(name, options["sentences"]))
+    ids = tokenizer.encode(sentences(name, options["sentences"]))
 
     def make(dtype: str) -> Callable:
         parts = {"backbone": smollm2.our_backbone(dtype), "tokenizer": tokenizer}
@@ -133,7 +133,8 @@ def hugging_face(options: dict[str, Any], *, name: str) -> Runs:
     return _runs(name, make, options["token_ids"])
 
 
-def _texts(name: str, count: int) -> list[str]:
+def sentences(name: str, count: int) -> list[str]:
+    """Gives the first sentences of a set of `SETS`."""
     from llama_keras.data import shared_folder
 
     folder = shared_folder() / "data"

@@ -54,7 +54,10 @@ def make_step(backbone):
 def measure(arguments) -> dict:
     before = peak_bytes()
     backbone = LlamaBackbone.from_preset(
-        arguments.preset, load_weights=False, dtype=arguments.dtype
+        arguments.preset,
+        load_weights=False,
+        dtype=arguments.dtype,
+        rematerialize=arguments.rematerialize,
     )
 
     class Task:
@@ -97,6 +100,7 @@ def expected(arguments) -> dict:
         sequence_length=arguments.sequence_length,
         dtype=arguments.dtype,
         lora_rank=rank,
+        remat=arguments.rematerialize,
     )
     return {
         "seconds_a_step": found.time.step,
@@ -113,6 +117,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rematerialize", action="store_true")
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
     found = {"measured": measure(arguments), "expected": expected(arguments)}
