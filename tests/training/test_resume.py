@@ -363,7 +363,7 @@ def test_another_model_optimizer_or_callback_is_refused(tmp_path):
         fit(model, kept(tmp_path), callbacks=early())
     model = TextClassifier.from_preset("llama-tiny", labels=LABELS, dropout=0.2)
     model.compile(keras.optimizers.Adam(0.03))
-    with pytest.raises(InputError, match="is of another model: it has .* variables"):
+    with pytest.raises(InputError, match="difference in: model"):
         fit(model, kept(tmp_path), callbacks=early())
     other = TextClassifier.from_preset(
         "llama-tiny", labels=["bad", "good", "so"], dropout=0.2, backbone_arguments=SMALL
