@@ -11,6 +11,11 @@ from keras import ops
 from llama_keras.errors import InputError
 from llama_keras.objectives import Scores
 
+_MISSING = (
+    "The objective needs 'targets' and 'weights' beside the token features; give texts, or batches "
+    "of data.corrupted."
+)
+
 
 class ObjectiveScores:
     """Mixed into a `keras.Model`; call `make_token_metrics` in its constructor."""
@@ -28,16 +33,16 @@ class ObjectiveScores:
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Gives the mean loss over the batch's predicted tokens."""
         if not isinstance(y_pred, Scores):
-            raise InputError(
-                "The objective needs 'targets' and 'weights' beside the token features; give "
-                "texts, or batches of data.corrupted."
-            )
+            raise InputError(_MISSING)
         total, count = ops.sum(y_pred.losses * y_pred.weights), ops.sum(y_pred.weights)
         return total / ops.where(count > 0, count, 1.0)
 
     def loss_count(self, x, y=None, sample_weight=None):
         """Gives the weights of the batch's predicted tokens, summed: what the mean is over."""
-        return ops.sum(self.objective.weights_of(x))
+        try:
+            return ops.sum(self.objective.weights_of(x))
+        except KeyError as error:
+            raise InputError(_MISSING) from error
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Counts the batch's predicted tokens in."""
