@@ -74,11 +74,12 @@ def test_our_sources_do_not_import_tensorflow(repository):
     for package in ("layers", "models"):
         for file in (repository / "llama_keras" / package).glob("*.py"):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                names = [alias.name for alias in getattr(node, "names", [])]
+                if not isinstance(node, (ast.Import, ast.ImportFrom)):
+                    continue
+                names = [alias.name for alias in node.names]
                 names.append(getattr(node, "module", None) or "")
-                if isinstance(node, (ast.Import, ast.ImportFrom)):
-                    roots = {name.split(".")[0] for name in names}
-                    assert not roots & {"tensorflow", "tensorflow_text"}, file
+                roots = {name.split(".")[0] for name in names}
+                assert not roots & {"tensorflow", "tensorflow_text"}, file
 
 
 @pytest.mark.slow
