@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from llama_keras.cli.train import STRATEGIES, Overrides, Replicas, Resume
+
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the command line."""
@@ -16,24 +18,16 @@ def _pretrain(
     output: Annotated[
         Path, typer.Option(help="Run directory, in the end a preset; a new one, but for --resume.")
     ],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Override a field; repeatable."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run in --output, if any.")
-    ] = False,
+    set_: Overrides = None,
+    resume: Resume = False,
     strategy: Annotated[
         str,
         typer.Option(
-            metavar="none|mirrored|multi_worker|tpu|parameter_server",
+            metavar=STRATEGIES,
             help="Over which devices tf.distribute spreads the training.",
         ),
     ] = "none",
-    replicas: Annotated[
-        int | None,
-        typer.Option(help="Of --strategy mirrored: GPUs, or shares of the CPU to try it out."),
-    ] = None,
+    replicas: Replicas = None,
 ) -> None:
     """Train a Llama on plain text, from scratch or from a checkpoint, and leave a preset."""
     from llama_keras.tasks.pretraining_recipe import load_pretraining_recipe

@@ -5,6 +5,20 @@ from typing import Annotated
 
 import typer
 
+# Options that `pretrain` has as well.
+STRATEGIES = "none|mirrored|multi_worker|tpu|parameter_server"
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field; repeatable."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with an interrupted run in --output, if any.")
+]
+Replicas = Annotated[
+    int | None,
+    typer.Option(help="Of --strategy mirrored: GPUs, or shares of the CPU to try it out."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Adds the verb to the command line."""
@@ -16,25 +30,17 @@ def _train(
         str, typer.Argument(help="sst2, conll2003, squad, multi30k …, or a file.yaml")
     ],
     output: Annotated[Path, typer.Option(help="Run directory; a new one, but for --resume.")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Override a field; repeatable."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run in --output, if any.")
-    ] = False,
+    set_: Overrides = None,
+    resume: Resume = False,
     strategy: Annotated[
         str,
         typer.Option(
-            metavar="none|mirrored|multi_worker|tpu|parameter_server",
+            metavar=STRATEGIES,
             help="Over which devices tf.distribute spreads the training. (Which weights learn is "
             "the recipe's own field strategy: --set strategy=lora.)",
         ),
     ] = "none",
-    replicas: Annotated[
-        int | None,
-        typer.Option(help="Of --strategy mirrored: GPUs, or shares of the CPU to try it out."),
-    ] = None,
+    replicas: Replicas = None,
 ) -> None:
     """Fine-tune a Llama on labelled texts: data, model, fit, evaluation, export."""
     from llama_keras.tasks.recipe import load_recipe
