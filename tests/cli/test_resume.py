@@ -46,6 +46,13 @@ def killed_after(process, store, step):
     assert process.returncode == -signal.SIGKILL
 
 
+def quality(run):
+    """Gives a run's metrics without its speed, which is of the process that ended it."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics.pop("throughput")["tokens_per_second"] > 0
+    return metrics
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_killed_by_the_system_and_resumed(tmp_path):
@@ -61,8 +68,7 @@ def test_killed_by_the_system_and_resumed(tmp_path):
     whole, run = (TextClassifier.load(tmp_path / n / "model.keras") for n in ("whole", "run"))
     for a, b in zip(whole.get_weights(), run.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    texts = [(tmp_path / n / "metrics.json").read_text() for n in ("whole", "run")]
-    assert texts[0] == texts[1]
+    assert quality(tmp_path / "whole") == quality(tmp_path / "run")
 
 
 @pytest.mark.slow
