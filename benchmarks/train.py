@@ -2,10 +2,11 @@
 
 A full fine-tuning, 32 texts in a batch: forward, backward, the norm of all gradients clipped to 1,
 AdamW. Ours is `model.fit` with the batches of `TextClassifier.fit` and `TokenClassifier.fit`,
-texts of like length together; the others take the texts in file order and pad each batch to its
-longest one, KerasHub's backbone (which has no such heads) under a Dense layer in `keras.Model.fit`,
-Hugging Face's in a plain torch loop. All run the same ids; weights are float32 and products
-bfloat16 (`mixed_bfloat16`; torch's autocast). The figure counts tokens without padding.
+texts of like length together, and the AdamW that they take by default; the others take the texts
+in file order and pad each batch to its longest one, KerasHub's backbone (which has no such heads)
+under a Dense layer in `keras.Model.fit`, Hugging Face's in a plain torch loop. All run the same
+ids; weights are float32 and products bfloat16 (`mixed_bfloat16`; torch's autocast). The figure
+counts tokens without padding.
 """
 
 import json
@@ -34,6 +35,7 @@ def ours(options: dict[str, Any], *, name: str) -> Runs:
     from llama_keras.data.bucketing import TokenRows, training_batches
     from llama_keras.tasks import TextClassifier, TokenClassifier
     from llama_keras.text import Tokenizer
+    from llama_keras.training.optimizers import AdamW
 
     tokenizer = Tokenizer.from_preset(smollm2.PRESET)
     ids = tokenizer.encode(sentences(name, options["sentences"]))
@@ -50,7 +52,7 @@ def ours(options: dict[str, Any], *, name: str) -> Runs:
             labels = np.arange(len(ids), dtype="int32") % classes
         rows = TokenRows(ids, tokenizer.pad_id, labels)
         dataset, steps = training_batches(rows, batch_size=BATCH, seed=0)
-        model.compile(keras.optimizers.AdamW(RATE, global_clipnorm=CLIP))
+        model.compile(AdamW(RATE, global_clipnorm=CLIP))
         fit = {"steps_per_epoch": steps, "verbose": 0, "shuffle": False}
         return lambda: keras.Model.fit(model, dataset, **fit)
 

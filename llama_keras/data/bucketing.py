@@ -4,12 +4,15 @@ Axes: N texts, B batch, T tokens of the batch's longest text.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from llama_keras.data.shares import WHOLE, Share
+from llama_keras.data.streams import order_keys, read_ahead, shuffled
 from llama_keras.errors import InputError
 
 # Texts are sorted by length within windows of this many batches: wide enough to fill batches with
@@ -85,8 +88,12 @@ def joined(rows: list[list[int]]) -> np.ndarray:
     return np.concatenate([np.asarray(row, dtype="int32") for row in rows])
 
 
-def _batch_maker(rows: TokenRows):
-    """Gives a function from text numbers `(B,)` to a padded batch, in the graph."""
+def batch_maker(rows: TokenRows) -> Callable[..., Any]:
+    """Gives a function from text numbers `(B,)` to a padded batch, in the graph.
+
+    What it gives is `token_ids` and `padding_mask`, int32 `(B, T)`, in a dict, and behind it the
+    labels and weights where the rows have some.
+    """
     splits = np.concatenate([[0], np.cumsum(rows.lengths)])
     flat = joined(rows.token_ids)
     by_token = joined(rows.labels) if isinstance(rows.labels, list) else None
@@ -117,9 +124,8 @@ def _epoch_plan(lengths, batch_size: int, seed: int):
     lengths = tf.constant(lengths)
 
     def plan(epoch):
-        shuffle = tf.random.experimental.stateless_shuffle  # pyright: ignore[reportAttributeAccessIssue]
-        keys = tf.stack([tf.cast(seed, tf.int64), epoch])
-        order = shuffle(tf.range(count, dtype=tf.int64), seed=keys)
+        keys = order_keys(seed, epoch)
+        order = shuffled(tf.range(count, dtype=tf.int64), keys=keys)
         windows = tf.range(count, dtype=tf.int64) // window
         by_length = tf.argsort(windows * widest + tf.gather(lengths, order), stable=True)
         order = tf.pad(
@@ -127,7 +133,7 @@ def _epoch_plan(lengths, batch_size: int, seed: int):
             [[0, batches * batch_size - count]],
             constant_values=-1,
         )
-        return shuffle(tf.reshape(order, (batches, batch_size)), seed=keys + 1)
+        return shuffled(tf.reshape(order, (batches, batch_size)), keys=keys + 1)
 
     return plan
 
@@ -153,8 +159,7 @@ def training_batches(
     steps = math.ceil(len(rows.token_ids) / batch_size)
     plan = _epoch_plan(rows.lengths, batch_size, seed)
     dataset = endless(plan, steps=steps, first_step=first_step, share=share)
-    dataset = dataset.map(_batch_maker(rows), num_parallel_calls=1).prefetch(4)
-    return dataset, steps
+    return read_ahead(dataset.map(batch_maker(rows), num_parallel_calls=1)), steps
 
 
 @dataclass(frozen=True)
@@ -218,4 +223,4 @@ def inference_batches(rows: TokenRows, *, batch_size: int, share: Share = WHOLE)
     """
     order = np.argsort(rows.lengths, kind="stable")
     numbers = share.split(tf.data.Dataset.from_tensor_slices(order).batch(batch_size))
-    return numbers.map(_batch_maker(rows), num_parallel_calls=1).prefetch(4), order
+    return read_ahead(numbers.map(batch_maker(rows), num_parallel_calls=1)), order

@@ -16,13 +16,13 @@ import tensorflow as tf
 from llama_keras.data.bucketing import TokenRows, inference_batches, training_batches
 from llama_keras.data.packing import Field, Packing, packed_batches, text_tokens
 from llama_keras.data.shares import WHOLE, Share
+from llama_keras.data.streams import read_ahead
 from llama_keras.errors import InputError
 from llama_keras.text.corruption import RandomMasking
 from llama_keras.text.corruption_rows import NoiseVocabulary
 
 # Layouts of which several texts can lie in one row.
 PACKED_LAYOUTS = ("clean", "corrupted")
-_F = tf.float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ def objective_training_batches(
         return noise(features, index=epoch * count + example)
 
     dataset = dataset.enumerate().map(corrupt, num_parallel_calls=1)
-    return dataset.prefetch(4), steps
+    return read_ahead(dataset), steps
 
 
 def packed_objective_batches(
@@ -210,7 +210,11 @@ def packed_objective_batches(
 
     def clean(texts, epoch):
         ids = Field(tokens(texts), rows.pad_id)
-        return {"token_ids": ids, "targets": ids, "weights": Field(tf.ones_like(ids.values, _F))}
+        return {
+            "token_ids": ids,
+            "targets": ids,
+            "weights": Field(tf.ones_like(ids.values, tf.float32)),
+        }
 
     def corrupted(texts, epoch):
         found = noise.corruption(
@@ -219,7 +223,7 @@ def packed_objective_batches(
         return {
             "token_ids": Field(found.token_ids, rows.pad_id),
             "targets": Field(found.targets, rows.pad_id),
-            "weights": Field(tf.cast(found.prediction_mask, _F)),
+            "weights": Field(tf.cast(found.prediction_mask, tf.float32)),
         }
 
     return packed_batches(
@@ -284,9 +288,10 @@ def objective_inference_batches(
         A finite `tf.data.Dataset` of dicts, see `Noise`.
     """
     dataset, _ = inference_batches(_numbered(rows), batch_size=batch_size, share=share)
-    return dataset.map(
+    noisy = dataset.map(
         lambda features, example: noise(features, index=-1 - example), num_parallel_calls=1
-    ).prefetch(4)
+    )
+    return read_ahead(noisy)
 
 
 def _numbered(rows: TokenRows) -> TokenRows:

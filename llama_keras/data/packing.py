@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from llama_keras.data.bucketing import NO_LABEL, Sizes, TokenRows, joined
 from llama_keras.data.shares import WHOLE, Share
+from llama_keras.data.streams import order_keys, read_ahead, shuffled
 from llama_keras.errors import InputError
 
 
@@ -81,7 +82,8 @@ class Packing:
 
     def row_order(self, *, seed: int, epoch):
         """Gives the order of an epoch's rows, int64 `(R,)`."""
-        return _shuffled(self.num_rows, _keys(seed, epoch) + 1)
+        rows = tf.range(self.num_rows, dtype=tf.int64)
+        return shuffled(rows, keys=order_keys(seed, epoch) + 1)
 
     def epoch(self, *, seed: int, epoch) -> Any:
         """Gives the numbers of an epoch's texts, ragged `(R, texts of a row)`, in their order.
@@ -90,7 +92,8 @@ class Packing:
             seed: of the order.
             epoch: int64 scalar, from 0.
         """
-        order = _shuffled(len(self.lengths), _keys(seed, epoch))
+        texts = tf.range(len(self.lengths), dtype=tf.int64)
+        order = shuffled(texts, keys=order_keys(seed, epoch))
         # The texts of a length come in a random order, so each of its slots gets a random one.
         by_slot = tf.gather(order, tf.argsort(-tf.gather(self.lengths, order), stable=True))
         rows = self.row_order(seed=seed, epoch=epoch)
@@ -139,15 +142,6 @@ def _best_fit(lengths, width: int) -> np.ndarray:
                 bisect.insort(known, left)
             rooms[left].append(row)
     return found
-
-
-def _keys(seed: int, epoch):
-    return tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
-
-
-def _shuffled(count: int, keys):
-    shuffle = tf.random.experimental.stateless_shuffle  # pyright: ignore[reportAttributeAccessIssue]
-    return shuffle(tf.range(count, dtype=tf.int64), seed=keys)
 
 
 def _rows_of_replica(batch_size: int, replicas: int) -> int:
@@ -212,7 +206,7 @@ def packed_batches(
         return share.split(numbers).map(batch, num_parallel_calls=1)
 
     epochs = tf.data.Dataset.counter(start=first_epoch, dtype=tf.int64)
-    return epochs.flat_map(of_epoch).prefetch(4)
+    return read_ahead(epochs.flat_map(of_epoch))
 
 
 def _pack(texts, fields: dict[str, Field], packing: Packing, *, num_rows: int) -> dict[str, Any]:
@@ -273,8 +267,12 @@ def packed_training_batches(
     Returns:
         A `tf.data.Dataset` of `(features, labels)`, the features those of `packed_batches` with
         `token_ids`, all `(B, T)`.
+
+    Raises:
+        InputError: the labels are not those of tokens.
     """
-    assert isinstance(rows.labels, list)
+    if not isinstance(rows.labels, list):
+        raise InputError("Packed rows need a label for each token; leave packing out for others.")
     tokens, labels = text_tokens(rows), _ragged_values(rows.labels)
 
     def fields(texts, epoch):

@@ -5,13 +5,13 @@ Axes: N examples, V views, B batch, T tokens of the batch's longest text.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from llama_keras.data.bucketing import TokenRows, endless
+from llama_keras.data.bucketing import TokenRows, batch_maker, endless
 from llama_keras.data.shares import WHOLE, Share
+from llama_keras.data.streams import order_keys, read_ahead, shuffled
 
 # Before `token_ids` and `padding_mask` of the second and third text of each example; the first
 # text's features are those of every other task.
@@ -59,13 +59,11 @@ def view_batches(
     """
     count = len(rows.numbers)
     steps = math.ceil(count / batch_size)
-    padded = [_padder(view) for view in rows.views]
+    padded = [batch_maker(view) for view in rows.views]
     numbers = tf.constant(rows.numbers)
 
     def plan(epoch):
-        shuffle = tf.random.experimental.stateless_shuffle  # pyright: ignore[reportAttributeAccessIssue]
-        keys = tf.stack([tf.cast(seed, tf.int64), epoch])
-        order = shuffle(tf.range(count, dtype=tf.int64), seed=keys)
+        order = shuffled(tf.range(count, dtype=tf.int64), keys=order_keys(seed, epoch))
         order = tf.pad(order, [[0, -count % steps]], constant_values=-1)
         return tf.transpose(tf.reshape(order, (-1, steps)))
 
@@ -76,21 +74,4 @@ def view_batches(
         return features, tf.gather(numbers, index)
 
     dataset = endless(plan, steps=steps, first_step=first_step, share=share)
-    return dataset.map(make, num_parallel_calls=1).prefetch(4), steps
-
-
-def _padder(rows: TokenRows):
-    """Gives a function from text numbers `(B,)` to token features, in the graph."""
-    flat = np.concatenate([np.asarray(row, dtype="int32") for row in rows.token_ids])
-    make: Any = tf.RaggedTensor  # TensorFlow's type stubs lack its constructors
-    all_ids = make.from_row_lengths(flat, rows.lengths)
-
-    def padded(index):
-        ids = tf.gather(all_ids, index)
-        lengths = ids.row_lengths()
-        width = tf.reduce_max(tf.concat([lengths, [1]], axis=0))  # there may be no rows
-        token_ids = ids.to_tensor(rows.pad_id, shape=tf.stack([-1, width]))
-        mask = tf.sequence_mask(lengths, width, dtype=tf.int32)
-        return {"token_ids": token_ids, "padding_mask": mask}
-
-    return padded
+    return read_ahead(dataset.map(make, num_parallel_calls=1)), steps

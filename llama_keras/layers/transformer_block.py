@@ -138,7 +138,7 @@ class TransformerBlock(keras.layers.Layer):
         if cache is not None:
             attended, cache = attended
         hidden = hidden + self.dropout_layer(attended, training=training)
-        fed = self.feed_forward(self.feed_forward_norm(hidden))
+        fed = self.feed_forward(self.feed_forward_norm(hidden), training=training)
         hidden = hidden + self.dropout_layer(fed, training=training)
         return hidden if cache is None else (hidden, cache)
 

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from llama_keras.errors import InputError
@@ -20,6 +21,24 @@ def test_equals_longhand(use_bias):
     assert len(layer.variables) == (6 if use_bias else 3)
     got = numpy(layer(x))
     np.testing.assert_allclose(got, longhand.swiglu(layer, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-6), ("bfloat16", 0.05)])
+def test_the_gradient_is_that_of_the_plain_operations(dtype, limit):
+    keras.utils.set_random_seed(0)
+    layer = SwiGLU(intermediate_dim=12, dtype=dtype)
+    x = keras.random.normal((2, 3, 8), dtype=dtype) * 3
+    layer.build(x.shape)
+    variables = [v.value for v in layer.trainable_variables]
+    found = []
+    for training in (True, False):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = ops.sum(ops.square(layer(x, training=training)))
+        found.append(tape.gradient(loss, [x, *variables]))
+    for one, other in zip(*found, strict=True):
+        one, other = (numpy(ops.cast(value, "float32")) for value in (one, other))
+        np.testing.assert_allclose(one, other, rtol=limit, atol=limit * np.abs(other).max())
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
-from llama_keras.training.optimizers import DepthwiseAdamW, depth_of
+from llama_keras.training.optimizers import AdamW, DepthwiseAdamW, depth_of
 
 LAYERS = 2
+CLOSE = 2e-6
 PATHS = ["token_embedding", "transformer_layer_0/dense", "transformer_layer_1/dense", "head"]
 
 
@@ -39,7 +41,7 @@ def test_equal_shares_are_adamw():
     ours = steps(DepthwiseAdamW(0.1, shares=[1.0] * 4, decay=0.05), variables(), 3)
     keras_own = steps(keras.optimizers.AdamW(0.1, weight_decay=0.05), variables(), 3)
     for one, other in zip(ours, keras_own, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6)
+        np.testing.assert_allclose(one, other, rtol=CLOSE)
 
 
 def test_shares_scale_the_rate_of_their_depth():
@@ -65,3 +67,68 @@ def test_norms_and_biases_do_not_decay():
     optimizer.apply([ops.zeros(2)] * 2, weights)
     assert ops.convert_to_numpy(weights[0]) == pytest.approx(1.0)
     assert ops.convert_to_numpy(weights[1]) == pytest.approx(0.95)
+
+
+SETTINGS = (
+    {},
+    {"weight_decay": 0.05},
+    {"global_clipnorm": 0.5},
+    {"global_clipnorm": 1e6},
+    {"clipnorm": 0.5},
+    {"clipvalue": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},
+    {"amsgrad": True},
+    {"use_ema": True, "ema_momentum": 0.9},
+    {"learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 4)},
+)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_adamw_is_that_of_keras(settings):
+    made = []
+    for kind in (AdamW, keras.optimizers.AdamW):
+        optimizer = kind(**{"learning_rate": 0.1, **settings})
+        optimizer.exclude_from_weight_decay(var_names=["head"])
+        made.append((optimizer, steps(optimizer, variables(), 5)))
+    (ours, one), (theirs, other) = made
+    np.testing.assert_allclose(one, other, rtol=CLOSE)
+    for a, b in zip(ours.variables, theirs.variables, strict=True):
+        assert a.path.split("/")[-1] == b.path.split("/")[-1]
+        np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=CLOSE)
+
+
+def test_adamw_takes_slices_of_an_embedding():
+    slices = tf.IndexedSlices(tf.ones((1, 3)), tf.constant([1]), tf.constant([2, 3]))
+    found = []
+    for kind in (AdamW, keras.optimizers.AdamW):
+        weight = keras.Variable(np.ones((2, 3), "float32"))
+        optimizer = kind(0.1, global_clipnorm=0.5)
+        optimizer.build([weight])
+        optimizer.apply([slices], [weight])
+        found.append(ops.convert_to_numpy(weight))
+    np.testing.assert_allclose(*found, rtol=CLOSE)
+
+
+@pytest.mark.parametrize("kind", [AdamW, keras.optimizers.AdamW])
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_gradients_that_are_no_numbers_are_seen(kind, bad):
+    weights = variables()
+    optimizer = kind(0.1, global_clipnorm=1.0)
+    optimizer.build(weights)
+    gradients = [np.ones((2, 3), "float32") for _ in weights]
+    gradients[0][0, 0] = bad
+    optimizer.apply([ops.convert_to_tensor(g) for g in gradients], weights)
+    assert all(np.isnan(ops.convert_to_numpy(weight)).all() for weight in weights)
+
+
+def test_adamw_comes_back_from_a_file(tmp_path):
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    model.compile(AdamW(0.1, weight_decay=0.5, global_clipnorm=2.0), loss="mse")
+    rows = np.arange(12, dtype="float32").reshape(4, 3)
+    model.fit(rows, rows[:, :1], verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert type(again.optimizer) is AdamW
+    for one in (model, again):
+        one.fit(rows, rows[:, :1], verbose=0)
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
