@@ -20,6 +20,7 @@ SUITES = (
     "lengths",
     "train",
     "train_tags",
+    "adamw",
     "decode",
     "tokenizer",
     "kernel",
