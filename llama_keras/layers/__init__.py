@@ -6,6 +6,7 @@ from llama_keras.layers.crf import LinearChainCRF
 from llama_keras.layers.feed_forward import MLP, SwiGLU
 from llama_keras.layers.masking import AttentionBias, TokenPositions
 from llama_keras.layers.pooling import Pooling
+from llama_keras.layers.projection import Projection
 from llama_keras.layers.rotary import RotaryEmbedding
 from llama_keras.layers.transformer_block import TransformerBlock
 
@@ -17,6 +18,7 @@ __all__ = [
     "LinearChainCRF",
     "LlamaAttention",
     "Pooling",
+    "Projection",
     "RotaryEmbedding",
     "SwiGLU",
     "TokenPositions",

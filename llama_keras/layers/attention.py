@@ -19,6 +19,7 @@ from llama_keras.layers.attention_kernels import (
     mix,
 )
 from llama_keras.layers.dropout import Dropout
+from llama_keras.layers.projection import Projection
 from llama_keras.layers.rotary import apply_rotary
 
 
@@ -112,7 +113,7 @@ class LlamaAttention(keras.layers.Layer):
         key_width = self.num_key_value_heads * self.head_dim
 
         def dense(units, name, width):
-            layer = keras.layers.Dense(
+            layer = Projection(
                 units,
                 use_bias=self.use_bias,
                 kernel_initializer=self.kernel_initializer,

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from llama_keras.errors import InputError
+from llama_keras.layers.projection import Projection
 
 EXPANSION = 4
 """F over E of an `MLP` by default."""
@@ -69,7 +70,7 @@ class SwiGLU(keras.layers.Layer):
         width = hidden_shape[-1]
 
         def dense(units, name, width):
-            layer = keras.layers.Dense(
+            layer = Projection(
                 units,
                 use_bias=self.use_bias,
                 kernel_initializer=self.kernel_initializer,
@@ -145,7 +146,7 @@ class MLP(keras.layers.Layer):
         inner = self.intermediate_dim or EXPANSION * width
 
         def dense(units, name, width, activation=None):
-            layer = keras.layers.Dense(
+            layer = Projection(
                 units,
                 activation=activation,
                 use_bias=self.use_bias,

@@ -15,7 +15,7 @@ class Flops:
         attention: 12 H D T a layer: scores and mixtures over all T places, masked ones too (PaLM's
             appendix B, arXiv 2204.02311).
         recomputed: what is done beside: blocks (`remat`) and the head (chunked logits) a second
-            time, the gradients of LoRA's frozen kernels less the way through its updates.
+            time.
     """
 
     products: float
@@ -46,8 +46,4 @@ def flops_of(shape: Shape, settings: Settings) -> Flops:
         recomputed += 2 * blocks + forward
     if settings.logits == "chunked":
         recomputed += 2 * head
-    if settings.lora_rank:
-        # Keras adds the update to the kernel: the kernel's gradient is computed whole, and no token
-        # goes through the update by itself.
-        recomputed += 2 * blocks - 6 * sum(w.count for w in multiplied if w.part == "lora")
     return Flops(products=products, attention=3 * forward, recomputed=recomputed)

@@ -30,8 +30,7 @@ class Memory:
     Attributes:
         weights: as they are stored.
         optimizer: moments.
-        copies: kernels as products take them: cast, gathered from other devices, or with LoRA's
-            update added.
+        copies: kernels as products take them: cast, or gathered from other devices.
         gradients: all at once, as clipping by the global norm needs them.
         activations: kept for the backward pass, without what belongs to the logits.
         logits: and what belongs to them.
@@ -84,7 +83,7 @@ def copies_bytes(weights: list[Weight], shape: Shape, settings: Settings) -> flo
         whole = [prod(w.shape) * (2 if w.part == "block" else 1) for w in kernels]
         return size * sum(whole) / settings.model_devices
     if size == settings.weight_bytes:
-        kernels = [w for w in kernels if settings.lora_rank and w.part == "block"]
+        return 0.0
     return size * sum(settings.share(w, shape) * w.count for w in kernels)
 
 

@@ -89,6 +89,7 @@ CASES = {
         {"intermediate_dim": 12, "activation": "gelu", "use_bias": False},
     ),
     "Pooling": (masked_model, layers.Pooling, {"mode": "mean"}),
+    "Projection": (hidden_model, layers.Projection, {"units": 12, "use_bias": False}),
     "RotaryEmbedding": (
         position_model,
         layers.RotaryEmbedding,
