@@ -162,34 +162,20 @@ class FineTunedTask(Task):
         self, train, validation, *, batch_size, epochs, seed, checkpoints, packing=False, **kwargs
     ):
         from llama_keras.data.bucketing import weighted
-        from llama_keras.training.resume import resumable_fit
         from llama_keras.training.run_identity import digest_of
 
         if (class_weight := kwargs.pop("class_weight", None)) is not None:
             train = weighted(train, class_weight)
-        batches, steps, packed = self._training_stream(
-            train, batch_size=batch_size, seed=seed, packing=packing
-        )
-        goes_on = bool(kwargs.get("initial_epoch"))
-        self.compile_by_default(total_steps=steps * epochs, goes_on=goes_on)
-        held_out = {}
-        if validation is not None:
-            data, length = self._inference_batches(validation, batch_size)
-            held_out = {"validation_data": data, "validation_steps": length}
-
-        plan = {"batch_size": batch_size, "seed": seed}
-        self.note_sizes(train.lengths, **plan, packing=packed)
-        if packed:
-            plan["packing"] = packed.width
-        return resumable_fit(
-            super().fit,
-            model=self,
-            batches=batches,
+        order = {"batch_size": batch_size, "seed": seed}
+        return self.fit_stream(
+            self._training_stream(train, **order, packing=packing),
+            lengths=train.lengths,
+            order=order,
+            validation=validation,
             checkpoints=checkpoints,
-            steps=steps,
+            identity=lambda: {"data": digest_of(train)},
             epochs=epochs,
-            plan=plan | {"data": digest_of(train)} if checkpoints else plan,
-            **{"shuffle": False, **held_out, **kwargs},
+            **kwargs,
         )
 
     def _training_stream(self, train, *, batch_size: int, seed: int, packing: bool):

@@ -266,29 +266,19 @@ class Pretraining(ObjectiveScores, Task):
                 x, y, validation_data=validation_data, batch_size=batch_size, **epochs_of, **kwargs
             )
         from llama_keras.data.corrupted import objective_stream
-        from llama_keras.training.resume import resumable_fit
 
         rows = self.token_rows(x)
         order = {"batch_size": batch_size, "seed": seed}
         width = self.row_limit if packing else None
-        batches, steps, packed = objective_stream(rows, noise=self.noise, width=width, **order)
-        self.compile_by_default(total_steps=steps * epochs, goes_on=initial_epoch > 0)
-        held_out = {}
-        if validation_data is not None:
-            data, length = self._inference_batches(validation_data, batch_size)
-            held_out = {"validation_data": data, "validation_steps": length}
-        self.note_sizes(rows.lengths, **order, packing=packed)
-        if packed:
-            order["packing"] = packed.width
-        return resumable_fit(
-            super().fit,
-            model=self,
-            batches=batches,
+        return self.fit_stream(
+            objective_stream(rows, noise=self.noise, width=width, **order),
+            lengths=rows.lengths,
+            order=order,
+            validation=validation_data,
             checkpoints=checkpoints,
-            steps=steps,
-            plan=self._plan(rows, **order) if checkpoints else None,
+            identity=lambda: self._identity(rows),
             **epochs_of,
-            **{"shuffle": False, **held_out, **kwargs},
+            **kwargs,
         )
 
     def _check_packing(self, *, is_raw: bool) -> None:
@@ -298,12 +288,11 @@ class Pretraining(ObjectiveScores, Task):
         if not is_raw:
             raise InputError("packing=True needs texts; batches of your own stay as given.")
 
-    def _plan(self, rows, **settings):
+    def _identity(self, rows):
         from llama_keras.text.corruption import corruption_config
         from llama_keras.training.run_identity import digest_of
 
         return {
-            **settings,
             "data": digest_of(rows),
             "objective": objective_config(self.objective),
             "corruption": corruption_config(self.corruption) if self.corruption else None,

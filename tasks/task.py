@@ -168,6 +168,48 @@ class Task(Trainer):
         finally:
             self.jit_compile = compiled
 
+    def fit_stream(
+        self, stream, *, lengths, order, validation, checkpoints, identity, epochs, **kwargs
+    ):
+        """Trains on batches of rows, resumably: the end of `fit` from raw examples.
+
+        Args:
+            stream: a function from (share, first step) to batches, the steps of an epoch, and the
+                `data.packing.Packing` of packed rows or None.
+            lengths: int64 `(N,)`, tokens of each text.
+            order: `batch_size` and `seed` of the stream.
+            validation: what the task's `_inference_batches` takes, or None.
+            checkpoints: a `training.Checkpoints` or None.
+            identity: gives what else must be the same in a run that is resumed.
+            epochs: passes over the data.
+            **kwargs: of `keras.Model.fit`.
+        """
+        from llama_keras.training.resume import resumable_fit
+
+        batches, steps, packed = stream
+        goes_on = bool(kwargs.get("initial_epoch"))
+        self.compile_by_default(total_steps=steps * epochs, goes_on=goes_on)
+        held_out = {}
+        if validation is not None:
+            data, length = self._inference_batches(validation, order["batch_size"])
+            held_out = {"validation_data": data, "validation_steps": length}
+        self.note_sizes(lengths, **order, packing=packed)
+        plan = {**order, "packing": packed.width} if packed else order
+        return resumable_fit(
+            super().fit,
+            model=self,
+            batches=batches,
+            checkpoints=checkpoints,
+            steps=steps,
+            epochs=epochs,
+            plan=plan | identity() if checkpoints else plan,
+            **{"shuffle": False, **held_out, **kwargs},
+        )
+
+    def _inference_batches(self, rows, batch_size: int):
+        """Gives the batches of held-out rows and what Keras calls `steps`; see `once`."""
+        raise NotImplementedError
+
     def note_sizes(self, lengths, *, batch_size: int, seed: int, packing=None) -> None:
         """Notes what the batches of the fit to come hold, for `training.throughput`.
 

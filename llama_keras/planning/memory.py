@@ -15,7 +15,7 @@ from llama_keras.planning.shapes import Shape, Weight, weights_of
 FLOAT32 = 4
 # Numbers that a block keeps for each token, by dimension.
 KEPT = {"E": 4, "Q": 2, "K": 2}
-KEPT_OF_FEED_FORWARD = {"swiglu": 5, "mlp": 2}
+KEPT_OF_FEED_FORWARD = {"swiglu": 4, "mlp": 2}
 # float32 numbers of each head and place: the scores' exponentials and the weights; and of each
 # head alone: the softmax's maximum, sum and scale.
 KEPT_SCORES, KEPT_OF_SOFTMAX = 2, 3

@@ -94,7 +94,6 @@ class ExactTrainer(_Model):
         self._loss_kind = LossKind.of(self._given_loss(args, kwargs))
         if self.num_replicas > 1:
             check_optimizer(self.optimizer, strategy=self.distribute_strategy)
-            expect_summed_gradients(self.optimizer)
 
     @staticmethod
     def _given_loss(args, kwargs):

@@ -19,6 +19,7 @@ from keras import ops
 
 _BLOCK = re.compile(r"transformer_layer_(\d+)")
 _EMBEDDING = re.compile(r"(token|position)_embedding")
+_ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 _NOT_DECAYED = re.compile(r"scale|bias")
 
 
@@ -33,7 +34,7 @@ def depth_of(path: str, *, num_layers: int) -> int:
 def _fused_update(shape: tuple[int, ...], dtype: tf.DType):
     """Gives Adam's update of a variable of that shape, compiled to one loop that writes in place.
 
-    A function for each shape: one for all would warn of being traced again.
+    A function for each shape, so that each is traced once; XLA compiles for each anyway.
     """
     read, write = tf.raw_ops.ReadVariableOp, tf.raw_ops.AssignVariableOp
 
@@ -49,9 +50,9 @@ def _fused_update(shape: tuple[int, ...], dtype: tf.DType):
 
 
 class _FusedAdam(keras.optimizers.Adam):
-    """Keras's Adam, its update in one pass and its clipping in two instead of four.
+    """Keras's Adam, on TensorFlow with its update in one pass and its clipping in two, not four.
 
-    What is not compiled (`amsgrad`, slices of an embedding) is done as in Keras.
+    `amsgrad`, slices of an embedding and other backends are left to Keras.
     """
 
     def update_step(self, gradient, variable, learning_rate):
@@ -60,30 +61,30 @@ class _FusedAdam(keras.optimizers.Adam):
 
     def _update(self, gradient, variable, learning_rate, *, decay: float) -> None:
         """Changes one variable, which first loses the share `decay * learning_rate` of itself."""
-        dtype = tf.as_dtype(variable.dtype)
-        rate = tf.cast(learning_rate, dtype)
-        share = tf.cast(decay, dtype) * rate
-        if self.amsgrad or isinstance(gradient, tf.IndexedSlices):
+        if self.amsgrad or not _ON_TENSORFLOW or isinstance(gradient, tf.IndexedSlices):
             if decay:
-                variable.assign_sub(variable * share)
+                share = ops.cast(decay * learning_rate, variable.dtype)
+                self.assign_sub(variable, variable * share)
             super().update_step(gradient, variable, learning_rate)
             return
-        step = tf.cast(self.iterations + 1, dtype)
-        past_1, past_2 = (tf.pow(tf.cast(b, dtype), step) for b in (self.beta_1, self.beta_2))
+        dtype = tf.as_dtype(variable.dtype)
+        # In 16 bits 0.999 would be 1.
+        rate, step = tf.cast(learning_rate, tf.float32), tf.cast(self.iterations + 1, tf.float32)
+        past_1, past_2 = (tf.pow(beta, step) for beta in (self.beta_1, self.beta_2))
         index = self._get_variable_index(variable)
         moments = self._momentums[index].value, self._velocities[index].value
         _fused_update(tuple(variable.shape), dtype)(
             [v.handle for v in (variable, *moments)],
             tf.cast(gradient, dtype),
-            share,
-            rate * tf.sqrt(1 - past_2) / (1 - past_1),
+            tf.cast(decay * rate, dtype),
+            tf.cast(rate * tf.sqrt(1 - past_2) / (1 - past_1), dtype),
             *(tf.cast(x, dtype) for x in (1 - self.beta_1, 1 - self.beta_2, self.epsilon)),
         )
 
     def _clip_gradients(self, grads):
-        limit = self.global_clipnorm
+        limit = self.global_clipnorm or 0.0
         slices = any(isinstance(g, tf.IndexedSlices) for g in grads)
-        if self.clipnorm or not limit or slices:
+        if self.clipnorm or limit <= 0 or slices or not _ON_TENSORFLOW:
             return super()._clip_gradients(grads)
         halves = [tf.nn.l2_loss(tf.cast(g, tf.float32)) for g in grads if g is not None]
         norm = tf.sqrt(2.0 * tf.add_n(halves))
@@ -96,7 +97,19 @@ class _FusedAdam(keras.optimizers.Adam):
 class AdamW(_FusedAdam, keras.optimizers.AdamW):
     """`keras.optimizers.AdamW` (arXiv 1711.05101) in less than half the time on CPUs.
 
-    Arguments and variables are Keras's own; so are the weights, to float error.
+    Arguments and variables are Keras's own; so are the weights, to float error. Under JAX and torch
+    it is Keras's own in all. A model that was compiled with it and saved wants this class imported
+    before `keras.models.load_model`, as any that Keras does not have.
+
+    Example:
+    ```python
+    import keras
+    from llama_keras.training import AdamW
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    model.compile(AdamW(1e-4, weight_decay=0.01, global_clipnorm=1.0), loss="mse")
+    ```
     """
 
     def update_step(self, gradient, variable, learning_rate):

@@ -20,7 +20,7 @@ from llama_keras.data.shares import shard_by_rows
 from llama_keras.errors import InputError
 from llama_keras.tasks import TextClassifier
 from llama_keras.tasks.task import Task
-from llama_keras.training import Checkpoints, ExactTrainer, strategies
+from llama_keras.training import AdamW, Checkpoints, ExactTrainer, strategies
 from llama_keras.training.strategies import get_distribution, is_chief, wait_for_workers
 from tests.training import replica_worker
 
@@ -98,7 +98,7 @@ def killed(folder, strategy):
     model = TextClassifier.from_preset(
         "llama-tiny", labels=["a", "b"], backbone_arguments={"num_layers": 1, "dropout": 0.1}
     )
-    optimizer = keras.optimizers.AdamW(1e-3, global_clipnorm=0.1, use_ema=True, ema_momentum=0.9)
+    optimizer = AdamW(1e-3, global_clipnorm=0.1, use_ema=True, ema_momentum=0.9)
     model.compile(optimizer)
     kept = Checkpoints(folder=folder / "checkpoints", every=2)
     texts = [f"{'so ' * (i % 5)}it goes {i}" for i in range(9)]

@@ -1,3 +1,8 @@
+import importlib.util
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -74,6 +79,7 @@ SETTINGS = (
     {"weight_decay": 0.05},
     {"global_clipnorm": 0.5},
     {"global_clipnorm": 1e6},
+    {"global_clipnorm": -1.0},
     {"clipnorm": 0.5},
     {"clipvalue": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},
     {"amsgrad": True},
@@ -120,6 +126,29 @@ def test_gradients_that_are_no_numbers_are_seen(kind, bad):
     assert all(np.isnan(ops.convert_to_numpy(weight)).all() for weight in weights)
 
 
+def test_bfloat16_weights_learn():
+    weight = keras.Variable(np.ones((2, 3)), dtype="bfloat16")
+    optimizer = AdamW(0.01, weight_decay=0.0)
+    optimizer.build([weight])
+    for _ in range(20):
+        optimizer.apply([ops.ones((2, 3), "bfloat16")], [weight])
+    np.testing.assert_allclose(ops.convert_to_numpy(ops.cast(weight, "float32")), 0.8, atol=0.05)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_adamw_in_a_compiled_step(jit_compile):
+    found = []
+    for kind in (AdamW, keras.optimizers.AdamW):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((3,))
+        model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+        model.compile(kind(0.1, global_clipnorm=0.5), loss="mse", jit_compile=jit_compile)
+        rows = np.arange(12, dtype="float32").reshape(4, 3)
+        model.fit(rows, rows[:, :1], epochs=5, verbose=0)
+        found.append(model.get_weights()[0])
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
 def test_adamw_comes_back_from_a_file(tmp_path):
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
@@ -132,3 +161,26 @@ def test_adamw_comes_back_from_a_file(tmp_path):
     for one in (model, again):
         one.fit(rows, rows[:, :1], verbose=0)
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+
+
+UNDER_JAX = """
+from llama_keras.tasks import TextClassifier
+
+for strategy in ("full", "layerwise_lr_decay"):
+    model = TextClassifier.from_preset("llama-tiny", labels=["a", "b"], strategy=strategy)
+    before = model.get_weights()
+    model.fit(["yes", "no", "well"], ["a", "b", "a"], epochs=2, verbose=0)
+    assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+def test_the_default_optimizers_work_under_jax(repository):
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER_JAX],
+        cwd=repository,
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
