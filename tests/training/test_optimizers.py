@@ -74,21 +74,21 @@ def test_norms_and_biases_do_not_decay():
     assert ops.convert_to_numpy(weights[1]) == pytest.approx(0.95)
 
 
-SETTINGS = (
-    {},
-    {"weight_decay": 0.05},
-    {"global_clipnorm": 0.5},
-    {"global_clipnorm": 1e6},
-    {"global_clipnorm": -1.0},
-    {"clipnorm": 0.5},
-    {"clipvalue": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},
-    {"amsgrad": True},
-    {"use_ema": True, "ema_momentum": 0.9},
-    {"learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 4)},
-)
+SETTINGS = {
+    "default": {},
+    "decay": {"weight_decay": 0.05},
+    "global norm": {"global_clipnorm": 0.5},
+    "large global norm": {"global_clipnorm": 1e6},
+    "negative global norm": {"global_clipnorm": -1.0},
+    "norm": {"clipnorm": 0.5},
+    "value": {"clipvalue": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},
+    "amsgrad": {"amsgrad": True},
+    "ema": {"use_ema": True, "ema_momentum": 0.9},
+    "schedule": {"learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 4)},
+}
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_adamw_is_that_of_keras(settings):
     made = []
     for kind in (AdamW, keras.optimizers.AdamW):
