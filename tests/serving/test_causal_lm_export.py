@@ -285,6 +285,7 @@ def test_xla_is_used_unless_it_is_not_wanted_or_of_no_use(model, folder, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_smollm2_answers_as_the_keras_model_does(smollm2, tmp_path):
     model = CausalLM.from_preset(smollm2)
     folder = model.export(tmp_path / "smollm2")
