@@ -48,7 +48,10 @@ def test_a_run_leaves_everything_that_is_promised(files):
     loaded = TextClassifier.load(output / "model.keras")
     assert loaded.cleaning.get_config() == {"steps": [{"name": "lower"}]}
     assert load_recipe(output / "recipe.yaml").clean == recipe.clean
-    assert loaded.predict(["good day"], verbose=0) == run.model.predict(["good day"], verbose=0)
+    ((one,), (other,)) = (m.predict(["good day"], verbose=0) for m in (loaded, run.model))
+    assert one["label"] == other["label"]
+    # LoRA's updates are merged where a model is saved.
+    assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)
 
 
 def test_an_existing_run_is_never_overwritten(files):

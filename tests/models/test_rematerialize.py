@@ -53,8 +53,10 @@ def gradients_and_kept(rematerialize: bool, **more):
 
 
 def assert_close(found, expected):
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    for one, other in zip(found, expected, strict=True):
+        # Of the largest: TensorFlow fuses the swish of the kept pass alone, which rounds otherwise.
+        limit = 2e-5 * max(np.abs(other).max(), 1.0)
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=limit)
 
 
 @pytest.mark.parametrize("packed", [False, True])
