@@ -55,10 +55,6 @@ class _FusedAdam(keras.optimizers.Adam):
     `amsgrad`, slices of an embedding and other backends are left to Keras.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
-        """Changes one variable by its gradient; see `keras.optimizers.Optimizer.update_step`."""
-        self._update(gradient, variable, learning_rate, decay=0.0)
-
     def _update(self, gradient, variable, learning_rate, *, decay: float) -> None:
         """Changes one variable, which first loses the share `decay * learning_rate` of itself."""
         if self.amsgrad or not _ON_TENSORFLOW or isinstance(gradient, tf.IndexedSlices):

@@ -53,10 +53,8 @@ def gradients_and_kept(rematerialize: bool, **more):
 
 
 def assert_close(found, expected):
-    for one, other in zip(found, expected, strict=True):
-        # Of the largest: TensorFlow fuses the swish of the kept pass alone, which rounds otherwise.
-        limit = 2e-5 * max(np.abs(other).max(), 1.0)
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=limit)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -65,7 +63,11 @@ def test_the_same_gradients_of_less_memory(packed):
     more = {"segment_ids": segments} if packed else {}
     plain, all_kept = gradients_and_kept(False, **more)
     again, kept = gradients_and_kept(True, **more)
-    assert_close(again, plain)
+    for one, other in zip(again, plain, strict=True):
+        # oneDNN fuses the swish of the kept pass alone: without it (TF_ENABLE_ONEDNN_OPTS=0) the
+        # two are equal, with it they are 2.2e-6 of the largest apart.
+        limit = 1e-5 * max(np.abs(other).max(), 1.0)
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=limit)
     hidden = 4 * ROWS * WIDTH * SIZES["hidden_dim"]
     # What enters each block, and what is outside of the blocks.
     assert SIZES["num_layers"] * hidden <= kept < all_kept / 5
