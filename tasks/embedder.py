@@ -3,7 +3,6 @@
 Axes: N, M texts, V views, B batch, T tokens, E vector.
 """
 
-import functools
 import logging
 
 import keras
@@ -161,7 +160,6 @@ class Embedder(FineTunedTask):
 
     def _fit_steps(self, train, validation, *, batch_size, epochs, seed, checkpoints, **kwargs):
         from llama_keras.data.pairs import view_batches
-        from llama_keras.training.resume import resumable_fit
         from llama_keras.training.run_identity import digest_of
 
         if batch_size < 2 and len(train.views) < 3:
@@ -169,35 +167,25 @@ class Embedder(FineTunedTask):
                 f"batch_size={batch_size} leaves no negatives: they are the other examples of a "
                 "batch. Take 2 or more, the more the better."
             )
-        steps = -(-len(train.numbers) // batch_size)
-        self.compile_by_default(
-            total_steps=steps * epochs, goes_on=bool(kwargs.get("initial_epoch"))
-        )
-        self.batch_sizes = None  # its batches are not those of other tasks
-        held_out = {}
         if validation is not None:
             _check_retrieval(validation)
-            data, length = self._held_out_batches(validation, batch_size)
-            held_out = {"validation_data": data, "validation_steps": length}
+        order = {"batch_size": batch_size, "seed": seed}
 
         def batches(share, first_step):
-            return view_batches(
-                train, batch_size=batch_size, seed=seed, first_step=first_step, share=share
-            )[0]
+            return view_batches(train, first_step=first_step, share=share, **order)[0]
 
-        plan = {"batch_size": batch_size, "seed": seed}
-        return resumable_fit(
-            functools.partial(keras.Model.fit, self),
-            model=self,
-            batches=batches,
+        return self.fit_stream(
+            (batches, -(-len(train.numbers) // batch_size), None),
+            lengths=None,
+            order=order,
+            validation=validation,
             checkpoints=checkpoints,
-            steps=steps,
+            identity=lambda: {"data": digest_of(train)},
             epochs=epochs,
-            plan=plan | {"data": digest_of(train)} if checkpoints else plan,
-            **{"shuffle": False, **held_out, **kwargs},
+            **kwargs,
         )
 
-    def _held_out_batches(self, rows, batch_size: int):
+    def _inference_batches(self, rows, batch_size: int):
         # The same company for each text every time.
         import tensorflow as tf
 
@@ -228,7 +216,7 @@ class Embedder(FineTunedTask):
         rows = self.example_rows(x, y)
         _check_retrieval(rows)
         self.compile_by_default()
-        batches, steps = self._held_out_batches(rows, batch_size)
+        batches, steps = self._inference_batches(rows, batch_size)
         return keras.Model.evaluate(
             self, batches, **{"return_dict": True, "steps": steps, **kwargs}
         )

@@ -176,7 +176,7 @@ class Task(Trainer):
         Args:
             stream: a function from (share, first step) to batches, the steps of an epoch, and the
                 `data.packing.Packing` of packed rows or None.
-            lengths: int64 `(N,)`, tokens of each text.
+            lengths: int64 `(N,)`, tokens of each text; None where batches are not filled by them.
             order: `batch_size` and `seed` of the stream.
             validation: what the task's `_inference_batches` takes, or None.
             checkpoints: a `training.Checkpoints` or None.
@@ -193,7 +193,9 @@ class Task(Trainer):
         if validation is not None:
             data, length = self._inference_batches(validation, order["batch_size"])
             held_out = {"validation_data": data, "validation_steps": length}
-        self.note_sizes(lengths, **order, packing=packed)
+        self.batch_sizes = None
+        if lengths is not None:
+            self.note_sizes(lengths, **order, packing=packed)
         plan = {**order, "packing": packed.width} if packed else order
         return resumable_fit(
             super().fit,

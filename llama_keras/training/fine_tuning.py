@@ -279,4 +279,6 @@ def trainable_share(task: Trainable) -> str:
         return sum(int(np.prod(weight.shape)) for weight in weights)
 
     learning, total = count(task.trainable_weights), count(task.weights)
-    return f"{learning:,} of {total:,} weights learn ({100 * learning / total:.2f} %)"
+    percent = 100 * learning / total
+    share = "under 0.01" if 0 < percent < 0.01 else f"{percent:.2f}"
+    return f"{learning:,} of {total:,} weights learn ({share} %)"

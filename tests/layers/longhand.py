@@ -8,9 +8,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 from llama_keras.layers import MLP, DotProduct
+
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="takes gradients with a tape"
+)
 
 # For `pytest.mark.filterwarnings`: warnings are errors, but for what Keras does with NumPy 2.
 STRICT = ("error", "ignore:__array__ implementation doesn't accept:DeprecationWarning")

@@ -6,12 +6,9 @@ from keras import ops
 from llama_keras.errors import InputError
 from llama_keras.layers import MLP, SwiGLU
 from tests.layers import longhand
-from tests.layers.longhand import numpy
+from tests.layers.longhand import numpy, on_tensorflow
 
 tf = pytest.importorskip("tensorflow")
-on_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="takes gradients with a tape"
-)
 
 
 @pytest.mark.parametrize("use_bias", [False, True])

@@ -4,12 +4,9 @@ import pytest
 from keras import ops
 
 from llama_keras.layers import Projection
-from tests.layers.longhand import numpy
+from tests.layers.longhand import numpy, on_tensorflow
 
 tf = pytest.importorskip("tensorflow")
-on_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="takes gradients with a tape"
-)
 
 
 def adapted(kind, dtype="float32", **arguments):

@@ -1,3 +1,7 @@
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 
 from llama_keras.errors import InputError
@@ -60,6 +64,15 @@ def test_each_strategy_trains_what_it_says():
     count = len(task.weights)
     Lora(rank=2).prepare(task)  # a second fit goes on with the updates that are there
     assert len(task.weights) == count
+
+
+@pytest.mark.parametrize(
+    ("learning", "total", "said"), [(0, 7, "0.00 %"), (3, 10**6, "under 0.01 %"), (1, 8, "12.50 %")]
+)
+def test_a_share_that_is_small_is_not_called_none(learning, total, said):
+    weights = {"trainable_weights": [np.zeros(learning)], "weights": [np.zeros(total)]}
+    task: Any = SimpleNamespace(**weights)
+    assert trainable_share(task) == f"{learning:,} of {total:,} weights learn ({said})"
 
 
 def learning_blocks(task):
