@@ -157,6 +157,15 @@ JOBS: list[Job] = [
     ),
     *(
         Job(
+            "ag_news",
+            tuple(s.replace("=lora", "=full") for s in (*BUDGETS["ag_news"], *settings)),
+            library=library,
+            note="full fine-tuning",
+        )
+        for library, settings in ((OURS, ("model.attention_mask=causal",)), (PEER, ()))
+    ),
+    *(
+        Job(
             recipe,
             BUDGETS[recipe],
             library=PEER,
