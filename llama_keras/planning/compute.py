@@ -38,7 +38,7 @@ def flops_of(shape: Shape, settings: Settings) -> Flops:
     weights = [w for w in weights_of(shape, lora_rank=settings.lora_rank) if len(w.shape) == 2]
     multiplied = [w for w in weights if w.part != "embedding"]
     head = sum(w.count for w in multiplied if w.part == "head")
-    blocks = sum(w.count for w in multiplied if w.part == "block")
+    blocks = sum(w.count for w in multiplied if w.part in ("block", "lora"))
     products = sum(w.count * (6 if w.learned else 4) for w in multiplied)
     forward = 4 * shape.num_layers * shape.size("Q") * settings.sequence_length
     recomputed = 0.0

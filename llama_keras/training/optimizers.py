@@ -50,14 +50,14 @@ def _fused_update(shape: tuple[int, ...], dtype: tf.DType):
 
 
 class _FusedAdam(keras.optimizers.Adam):
-    """Keras's Adam, on TensorFlow with its update in one pass and its clipping in two, not four.
+    """Keras's Adam; under TensorFlow it clips in two passes, not four, and on CPUs updates in one.
 
-    `amsgrad`, slices of an embedding and other backends are left to Keras.
+    `amsgrad`, slices of an embedding, other devices and other backends are left to Keras.
     """
 
     def _update(self, gradient, variable, learning_rate, *, decay: float) -> None:
         """Changes one variable, which first loses the share `decay * learning_rate` of itself."""
-        if self.amsgrad or not _ON_TENSORFLOW or isinstance(gradient, tf.IndexedSlices):
+        if not self._fuses(gradient, variable):
             if decay:
                 share = ops.cast(decay * learning_rate, variable.dtype)
                 self.assign_sub(variable, variable * share)
@@ -65,17 +65,31 @@ class _FusedAdam(keras.optimizers.Adam):
             return
         dtype = tf.as_dtype(variable.dtype)
         # In 16 bits 0.999 would be 1.
-        rate, step = tf.cast(learning_rate, tf.float32), tf.cast(self.iterations + 1, tf.float32)
-        past_1, past_2 = (tf.pow(beta, step) for beta in (self.beta_1, self.beta_2))
+        wide = dtype if dtype.size > 2 else tf.float32
+        rate, step = tf.cast(learning_rate, wide), tf.cast(self.iterations + 1, wide)
+        beta_1, beta_2 = float(self.beta_1), float(self.beta_2)
+        left_1, left_2 = (1 - tf.pow(tf.constant(beta, wide), step) for beta in (beta_1, beta_2))
+        constants = (tf.constant(float(x), wide) for x in (1 - beta_1, 1 - beta_2, self.epsilon))
+        scalars = (float(decay) * rate, rate * tf.sqrt(left_2) / left_1, *constants)
+        # XLA takes variables of the device that it runs on.
+        with tf.device(variable.device):
+            _fused_update(tuple(variable.shape), dtype)(
+                [v.handle for v in (variable, *self._moments(variable))],
+                tf.cast(gradient, dtype),
+                *(tf.cast(x, dtype) for x in scalars),
+            )
+
+    def _moments(self, variable):
         index = self._get_variable_index(variable)
-        moments = self._momentums[index].value, self._velocities[index].value
-        _fused_update(tuple(variable.shape), dtype)(
-            [v.handle for v in (variable, *moments)],
-            tf.cast(gradient, dtype),
-            tf.cast(decay * rate, dtype),
-            tf.cast(rate * tf.sqrt(1 - past_2) / (1 - past_1), dtype),
-            *(tf.cast(x, dtype) for x in (1 - self.beta_1, 1 - self.beta_2, self.epsilon)),
-        )
+        return self._momentums[index].value, self._velocities[index].value
+
+    def _fuses(self, gradient, variable) -> bool:
+        if self.amsgrad or not _ON_TENSORFLOW or isinstance(gradient, tf.IndexedSlices):
+            return False
+        # Keras makes moments on the default device, wherever the weight lies. What XLA wins on
+        # devices of other kinds is not measured, and it may not be installed in full there.
+        devices = {v.device for v in (variable, *self._moments(variable))}
+        return len(devices) == 1 and ":CPU:" in devices.pop()
 
     def _clip_gradients(self, grads):
         limit = self.global_clipnorm or 0.0
@@ -93,9 +107,10 @@ class _FusedAdam(keras.optimizers.Adam):
 class AdamW(_FusedAdam, keras.optimizers.AdamW):
     """`keras.optimizers.AdamW` (arXiv 1711.05101) in less than half the time on CPUs.
 
-    Arguments and variables are Keras's own; so are the weights, to float error. Under JAX and torch
-    it is Keras's own in all. A model that was compiled with it and saved wants this class imported
-    before `keras.models.load_model`, as any that Keras does not have.
+    Arguments and variables are Keras's own; so are the weights, to float error. On other devices
+    and under JAX it is Keras's own in all; under torch take Keras's, which updates all weights at
+    once. A model that was compiled with it and saved wants this class imported before
+    `keras.models.load_model`, as any that Keras does not have.
 
     Example:
     ```python

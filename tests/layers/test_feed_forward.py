@@ -25,13 +25,16 @@ def test_equals_longhand(use_bias):
 
 
 @on_tensorflow
-@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-6), ("bfloat16", 0.05)])
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [("float64", 1e-14), ("float32", 1e-6), ("bfloat16", 0.05)]
+)
 def test_the_gradient_is_that_of_the_plain_operations(dtype, limit):
     keras.utils.set_random_seed(0)
     layer = SwiGLU(intermediate_dim=12, dtype=dtype)
     x = keras.random.normal((2, 3, 8), dtype=dtype) * 3
     layer.build(x.shape)
     variables = [v.value for v in layer.trainable_variables]
+    wide = keras.backend.result_type(dtype, "float32")
     found = []
     for training in (True, False):
         with tf.GradientTape() as tape:
@@ -39,7 +42,7 @@ def test_the_gradient_is_that_of_the_plain_operations(dtype, limit):
             loss = ops.sum(ops.square(layer(x, training=training)))
         found.append(tape.gradient(loss, [x, *variables]))
     for one, other in zip(*found, strict=True):
-        one, other = (numpy(ops.cast(value, "float32")) for value in (one, other))
+        one, other = (ops.convert_to_numpy(ops.cast(value, wide)) for value in (one, other))
         np.testing.assert_allclose(one, other, rtol=limit, atol=limit * np.abs(other).max())
 
 

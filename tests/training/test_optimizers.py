@@ -27,10 +27,11 @@ def variables():
 
 def steps(optimizer, weights, count):
     optimizer.build(weights)
+    # As in `fit`, where hyperparameters become constants of a graph.
+    apply = tf.function(lambda gradients: optimizer.apply(gradients, weights))
     generator = np.random.default_rng(0)
     for _ in range(count):
-        gradients = [ops.convert_to_tensor(generator.normal(size=(2, 3)).astype("float32"))] * 4
-        optimizer.apply(gradients, weights)
+        apply([ops.convert_to_tensor(generator.normal(size=(2, 3)).astype("float32"))] * 4)
     return [ops.convert_to_numpy(weight) for weight in weights]
 
 
@@ -82,6 +83,8 @@ SETTINGS = {
     "negative global norm": {"global_clipnorm": -1.0},
     "norm": {"clipnorm": 0.5},
     "value": {"clipvalue": 0.1, "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},
+    "no memory of the mean": {"beta_1": 0},
+    "numbers of NumPy": {"beta_2": np.float64(0.99), "epsilon": np.float64(1e-6)},
     "amsgrad": {"amsgrad": True},
     "ema": {"use_ema": True, "ema_momentum": 0.9},
     "schedule": {"learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 4)},
@@ -135,6 +138,16 @@ def test_bfloat16_weights_learn():
     np.testing.assert_allclose(ops.convert_to_numpy(ops.cast(weight, "float32")), 0.8, atol=0.05)
 
 
+def test_float64_weights_keep_their_precision():
+    weight = keras.Variable(np.ones((2, 3)), dtype="float64")
+    optimizer = AdamW(0.125, weight_decay=0.0)
+    optimizer.build([weight])
+    optimizer.apply([ops.full((2, 3), 300.0, "float64")], [weight])
+    rate = 0.125 * np.sqrt(1 - 0.999) / (1 - 0.9)
+    expected = 1 - rate * 30 / (np.sqrt(90) + optimizer.epsilon)
+    np.testing.assert_allclose(ops.convert_to_numpy(weight), expected, rtol=1e-13)
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_adamw_in_a_compiled_step(jit_compile):
     found = []
@@ -161,6 +174,40 @@ def test_adamw_comes_back_from_a_file(tmp_path):
     for one in (model, again):
         one.fit(rows, rows[:, :1], verbose=0)
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+
+
+TWO_DEVICES = """
+import keras
+import numpy as np
+import tensorflow as tf
+
+from llama_keras.training import AdamW
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+found = []
+for kind in (AdamW, keras.optimizers.AdamW):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3,))
+    with tf.device("CPU:1"):
+        layer = keras.layers.Dense(5)
+        layer.build((None, 3))
+    model = keras.Model(inputs, keras.layers.Dense(1)(layer(inputs)))
+    model.compile(kind(0.1, global_clipnorm=0.5), loss="mse", jit_compile=False)
+    assert "CPU:1" in layer.kernel.value.device
+    rows = np.arange(12, dtype="float32").reshape(4, 3)
+    model.fit(rows, rows[:, :1], epochs=3, verbose=0)
+    found.append(model.get_weights())
+for one, other in zip(*found, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+"""
+
+
+def test_weights_on_several_devices(repository):
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES], cwd=repository, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 UNDER_JAX = """
