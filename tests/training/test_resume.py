@@ -5,92 +5,29 @@ import keras
 import numpy as np
 import pytest
 
-from llama_keras.errors import InputError
-from llama_keras.tasks import Embedder, Pretraining, TextClassifier
-from llama_keras.training import Checkpoints
+from llama_keras.tasks import Embedder, Pretraining
 from llama_keras.training.metrics_log import MetricsLog
-
-LABELS = ["bad", "good"]
-# 5 batches of 4 in an epoch, the last one smaller.
-TEXTS = [f"{LABELS[i % 2]} day {'la ' * (i % 5)}{i}" for i in range(18)]
-ANSWERS = [LABELS[i % 2] for i in range(18)]
-HELD_OUT = (TEXTS[:6], ANSWERS[:6])
-STEPS, EPOCHS = 5, 3
-SMALL = {"num_layers": 1, "dropout": 0.1}
-
-
-class Killed(Exception):
-    pass
-
-
-class Kill(keras.callbacks.Callback):
-    """Stands for the end of the process: after a batch, before anything is saved."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.epoch * STEPS + batch + 1 == self.step:
-            raise Killed
-
-
-class KillAtEpochEnd(keras.callbacks.Callback):
-    def __init__(self, epoch):
-        super().__init__()
-        self.epoch = epoch
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch == self.epoch:
-            raise Killed
-
-
-def classifier(strategy="full", **arguments):
-    keras.utils.set_random_seed(0)
-    return TextClassifier.from_preset(
-        "llama-tiny",
-        labels=LABELS,
-        strategy=strategy,
-        dropout=0.2,
-        backbone_arguments=SMALL,
-        **arguments,
-    )
-
-
-def state_of(model):
-    variables = [*model.variables, *model.optimizer.variables]
-    return [np.asarray(v.numpy()) for v in variables]
-
-
-def assert_same(found, expected):
-    for a, b in zip(state_of(found), state_of(expected), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert found.history.history == expected.history.history
-    assert found.history.epoch == expected.history.epoch
-    assert found.stop_training == expected.stop_training
-
-
-def fit(model, checkpoints=None, *more, callbacks=(), **arguments):
-    arguments = {"validation_data": HELD_OUT, "batch_size": 4, "epochs": EPOCHS, **arguments}
-    callbacks = [*callbacks, *more]
-    model.fit(TEXTS, ANSWERS, checkpoints=checkpoints, callbacks=callbacks, verbose=0, **arguments)
-    return model
-
-
-def kept(folder, **settings):
-    return Checkpoints(folder=folder / "checkpoints", **{"every": 2, "minutes": None, **settings})
+from tests.training.killed_fit import (
+    EPOCHS,
+    SMALL,
+    STEPS,
+    TEXTS,
+    Kill,
+    KillAtEpochEnd,
+    Killed,
+    assert_same,
+    classifier,
+    early,
+    fit,
+    kept,
+    plain_rate,
+    slow,
+)
 
 
 @pytest.fixture(scope="module")
 def expected():
     return fit(classifier())
-
-
-def slow(*cases):
-    return [pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 @pytest.mark.parametrize("step", [1, 9, 15, *slow(2, 3, 5, 6)])
@@ -164,17 +101,6 @@ def test_whatever_the_optimizer_and_the_strategy(tmp_path, case, step):
     with pytest.raises(Killed):
         fit(make(), kept(tmp_path), Kill(step))
     assert_same(fit(make(), kept(tmp_path)), fit(make()))
-
-
-def plain_rate():
-    model = classifier()
-    model.compile(keras.optimizers.Adam(0.03))
-    return model
-
-
-def early():
-    early_stopping = keras.callbacks.EarlyStopping
-    return [early_stopping("val_loss", patience=1, min_delta=9.0, restore_best_weights=True)]
 
 
 def plateau():
@@ -320,67 +246,6 @@ def test_an_embedder_whose_validation_stays_the_same(tmp_path):
         with pytest.raises(Killed):
             learn(make(), kept(tmp_path), Kill(step))
     assert_same(learn(make(), kept(tmp_path)), whole)
-
-
-def test_frozen_weights_are_not_written_but_checked(tmp_path):
-    with pytest.raises(Killed):
-        fit(classifier("lora"), kept(tmp_path), Kill(5), callbacks=early())
-    sizes = [file.stat().st_size for file in (tmp_path / "checkpoints").glob("*.safetensors")]
-    model = classifier("lora")
-    model.strategy.prepare(model)
-    all_bytes = sum(v.value.numpy().nbytes for v in model.variables)
-    assert 0 < max(sizes) < all_bytes
-    embedding = model.backbone.token_embedding.embeddings
-    embedding.assign(embedding + 1.0)
-    with pytest.raises(InputError, match=r"weights of '.*embedding.*' do not learn and are not"):
-        fit(model, kept(tmp_path), callbacks=early())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"batch_size": 9}, r"batch_size was 4, now 9; steps in an epoch was 5, now 2"),
-        ({"epochs": 4}, r"epochs was 3, now 4"),
-        ({"seed": 1}, r"seed was 0, now 1"),
-        ({"class_weight": {0: 2.0}}, r"difference in: data\."),
-    ],
-)
-def test_another_run_is_refused(tmp_path, arguments, message):
-    with pytest.raises(Killed):
-        fit(plain_rate(), kept(tmp_path), Kill(4))
-    with pytest.raises(InputError, match=message):
-        fit(plain_rate(), kept(tmp_path), **arguments)
-
-
-def test_another_model_optimizer_or_callback_is_refused(tmp_path):
-    with pytest.raises(Killed):
-        fit(plain_rate(), kept(tmp_path), Kill(4), callbacks=early())
-    with pytest.raises(InputError, match="had a callback EarlyStopping that this one lacks"):
-        fit(plain_rate(), kept(tmp_path))
-    model = plain_rate()
-    model.compile(keras.optimizers.SGD(0.03))
-    with pytest.raises(InputError, match="difference in: optimizer"):
-        fit(model, kept(tmp_path), callbacks=early())
-    model = TextClassifier.from_preset("llama-tiny", labels=LABELS, dropout=0.2)
-    model.compile(keras.optimizers.Adam(0.03))
-    with pytest.raises(InputError, match="difference in: model"):
-        fit(model, kept(tmp_path), callbacks=early())
-    other = TextClassifier.from_preset(
-        "llama-tiny", labels=["bad", "good", "so"], dropout=0.2, backbone_arguments=SMALL
-    )
-    other.compile(keras.optimizers.Adam(0.03))
-    with pytest.raises(InputError, match="difference in: model"):
-        fit(other, kept(tmp_path), callbacks=early())
-
-
-def test_settings_that_do_not_go_with_checkpoints(tmp_path):
-    backup = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))
-    with pytest.raises(InputError, match="leave BackupAndRestore out"):
-        fit(classifier(), kept(tmp_path), callbacks=[backup])
-    with pytest.raises(InputError, match=r"best='val_f1' of the checkpoints is none of"):
-        fit(classifier(), kept(tmp_path, best="val_f1"))
-    with pytest.raises(InputError, match="needs raw examples"):
-        classifier().fit({"token_ids": np.ones((2, 2))}, checkpoints=kept(tmp_path))
 
 
 def test_the_best_is_kept_and_a_damaged_one_passed_over(tmp_path, expected, caplog):
