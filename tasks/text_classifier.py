@@ -116,8 +116,7 @@ class TextClassifier(FineTunedTask):
             name="pooling",
         )
         self.dropout = Dropout(dropout, dtype="float32", name="dropout")
-        self.head = keras.layers.Dense(len(labels), dtype="float32", name="head")
-        self.head.build((None, backbone.config.hidden_dim))
+        self.head = self.make_head(len(labels))
         self.built = True
 
     def call(self, inputs, training=None):
