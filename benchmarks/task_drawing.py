@@ -44,15 +44,25 @@ the machine was shared; memory is the peak of the resident set. This file is dra
 `python -m benchmarks.task_table draw` from the results of `python -m benchmarks.task_table run`.
 """
 
+DAGGER = " †"
+_OUT_OF_DATE = """† Measured when heads still began with Keras's own draw, three times as wide as the
+peer's. They begin with N(0, 0.02²) since 2026-11-30 (see [LOG.md](LOG.md)); these runs were not
+repeated yet."""
+
 
 def draw(rows: Sequence[Row]) -> str:
     """Gives the results as Markdown.
 
     Args:
-        rows: of the results file, in any order.
+        rows: of the results file, in any order. Of those that are `out_of_date` the ones that were
+            measured anew are left out, and the others have a dagger.
     """
+    anew = {row["command"] for row in rows if not row.get("out_of_date")}
+    rows = [row for row in rows if not (row.get("out_of_date") and row["command"] in anew)]
     tables = {name: [row for row in rows if row["table"] == name] for name in _TABLES}
     parts = [_HEAD.strip()]
+    if any(row.get("out_of_date") for row in rows):
+        parts.append(_OUT_OF_DATE)
     parts += [_TABLES[name](found) for name, found in tables.items() if found]
     commands = [f"    {row['command']}" for found in tables.values() for row in found]
     parts.append("## Commands\n\n" + "\n".join(commands))
@@ -132,7 +142,7 @@ def _score(row: Row) -> str:
         if name:
             low, high = part["intervals"][key]
             cells.append(f"{name} {part[key]:.3f} ({low:.3f} – {high:.3f})")
-    return ", ".join(cells)
+    return ", ".join(cells) + (DAGGER if row.get("out_of_date") else "")
 
 
 def _all(rows: Iterable[Row]) -> str:

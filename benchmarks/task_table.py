@@ -40,9 +40,9 @@ def command(job: Job, *, folder: str) -> list[str]:
 
 
 def finished(file: Path) -> dict[str, dict[str, Any]]:
-    """Gives the results of a file by their commands."""
+    """Gives the results of a file by their commands, without those that are out of date."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return {row["command"]: row for row in map(json.loads, lines)}
+    return {row["command"]: row for row in map(json.loads, lines) if not row.get("out_of_date")}
 
 
 def key(job: Job) -> str:

@@ -49,7 +49,9 @@ def test_every_job_is_a_recipe_that_can_be_run():
             continue
         recipe = load_recipe(job.recipe, overrides=job.settings)
         if job.table == "tasks":
-            assert recipe.strategy["name"] == "lora" and recipe.data.test is not None
+            full = job.note == "full fine-tuning"
+            assert recipe.strategy["name"] == ("full" if full else "lora")
+            assert recipe.data.test is not None
             mask = recipe.model.attention_mask
             assert job.library == PEER or mask == job.mask
     assert set(STRATEGIES) == set(fine_tuning.STRATEGIES)
@@ -74,6 +76,19 @@ def test_results_are_told_apart_by_their_commands(tmp_path):
     words = command(Job("squad", ("data.test=x[::2]",)), folder="out")
     assert words == [*"llama-keras train squad --set data.test=x[::2] --output out".split()]
     assert shlex.split(key(JOBS[0]))[:3] == ["llama-keras", "train", JOBS[0].recipe]
+
+
+def test_what_is_out_of_date_is_run_again_and_shown_until_then(tmp_path):
+    jobs = Job("conll2003", ()), Job("cluener", ())
+    old = [result(job, metric(0.6, precision=0.7), out_of_date=True) for job in jobs]
+    new = result(jobs[0], metric(0.8, precision=0.7))
+    file = tmp_path / "x.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in (*old, new)))
+    assert finished(file) == {key(jobs[0]): new}
+    text = draw([*old, new])
+    assert cells(text, "`conll2003`")[3] == "entity F1 0.800 (0.790 – 0.820)"
+    assert cells(text, "`cluener`")[3] == "entity F1 0.600 (0.590 – 0.620) †"
+    assert "† Measured when" in text and "† Measured when" not in draw([new])
 
 
 def test_the_table_has_the_peer_beside_ours():
