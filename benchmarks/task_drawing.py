@@ -45,9 +45,9 @@ the machine was shared; memory is the peak of the resident set. This file is dra
 """
 
 DAGGER = " †"
-_OUT_OF_DATE = """† Measured when heads still began with Keras's own draw, three times as wide as
-the peer's. They begin with N(0, 0.02²) since 2026-11-30 (see [LOG.md](LOG.md)); these runs were
-not repeated yet."""
+_OUT_OF_DATE = """† Measured when a classifier's head still began with Keras's own draw, three times
+as wide as the peer's. It begins with N(0, 0.02²) since 2026-11-30 (see [LOG.md](LOG.md)); these
+runs were not repeated yet."""
 
 
 def draw(rows: Sequence[Row]) -> str:

@@ -39,10 +39,15 @@ def command(job: Job, *, folder: str) -> list[str]:
     return ["llama-keras", job.verb, job.recipe, *settings, "--output", folder]
 
 
+def read(file: Path) -> list[dict[str, Any]]:
+    """Gives the results of a file."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 def finished(file: Path) -> dict[str, dict[str, Any]]:
     """Gives the results of a file by their commands, without those that are out of date."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return {row["command"]: row for row in map(json.loads, lines) if not row.get("out_of_date")}
+    return {row["command"]: row for row in read(file) if not row.get("out_of_date")}
 
 
 def key(job: Job) -> str:
@@ -168,7 +173,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.verb == "run":
         return min(run(options), 1)
-    text = draw(list(finished(options.results).values()))
+    text = draw(read(options.results))
     if options.output:
         options.output.write_text(text, encoding="utf-8")
     else:

@@ -5,8 +5,6 @@ Axes: N examples, B batch, T tokens.
 
 from typing import Any, ClassVar
 
-import keras
-
 from llama_keras.errors import InputError
 from llama_keras.tasks.task import Task
 from llama_keras.tasks.text_data import is_raw_text
@@ -43,21 +41,6 @@ class FineTunedTask(Task):
         self.strategy: Any = get_strategy(strategy)
         self.max_sequence_length = min(max_sequence_length, backbone.config.max_sequence_length)
         self._graph = None  # made by the first `predict`
-
-    def make_head(self, units: int):
-        """Gives the dense layer that reads `units` logits, float32, off the backbone's features.
-
-        Its kernel is drawn as BERT's and the Llamas' weights are, N(0, 0.02²). A Llama's features
-        are large: with Keras's own start, three times as wide, training first has to unlearn it.
-        """
-        head = keras.layers.Dense(
-            units,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
-            dtype="float32",
-            name="head",
-        )
-        head.build((None, self.backbone.config.hidden_dim))
-        return head
 
     def is_raw(self, x) -> bool:
         """Says whether `x` holds raw examples, not token features."""

@@ -112,7 +112,8 @@ class QuestionAnswerer(FineTunedTask):
             window_overlap=window_overlap,
         )
         self.dropout = Dropout(dropout, dtype="float32", name="dropout")
-        self.head = self.make_head(2)
+        self.head = keras.layers.Dense(2, dtype="float32", name="head")
+        self.head.build((None, None, backbone.config.hidden_dim))
         self.built = True
         self._windows = None  # made with the first windows
 

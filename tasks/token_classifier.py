@@ -100,7 +100,8 @@ class TokenClassifier(FineTunedTask):
         self._check_arguments()
         self.tags = tagging.tag_names(self.labels, scheme=scheme)
         self.dropout = Dropout(dropout, dtype="float32", name="dropout")
-        self.head = self.make_head(len(self.tags))
+        self.head = keras.layers.Dense(len(self.tags), dtype="float32", name="head")
+        self.head.build((None, None, backbone.config.hidden_dim))
         self.chain = LinearChainCRF(
             len(self.tags),
             **tagging.allowed(self.tags, scheme=scheme),
