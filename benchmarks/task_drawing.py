@@ -54,11 +54,10 @@ def draw(rows: Sequence[Row]) -> str:
     """Gives the results as Markdown.
 
     Args:
-        rows: of the results file, in any order. Of those that are `out_of_date` the ones that were
-            measured anew are left out, and the others have a dagger.
+        rows: of the results file. The last of a command counts, in the place of the first; one
+            that is `out_of_date` has a dagger.
     """
-    anew = {row["command"] for row in rows if not row.get("out_of_date")}
-    rows = [row for row in rows if not (row.get("out_of_date") and row["command"] in anew)]
+    rows = list({row["command"]: row for row in rows}.values())
     tables = {name: [row for row in rows if row["table"] == name] for name in _TABLES}
     parts = [_HEAD.strip()]
     if any(row.get("out_of_date") for row in rows):

@@ -158,25 +158,15 @@ JOBS: list[Job] = [
     *(
         Job(
             "ag_news",
-            tuple(s.replace("=lora", "=full") for s in (*BUDGETS["ag_news"], *settings)),
+            tuple(s.replace("=lora", "=full") for s in (*BUDGETS["ag_news"], *settings, *seed)),
             library=library,
-            note="full fine-tuning",
+            note=note,
+        )
+        for note, seed in (
+            ("full fine-tuning", ()),
+            ("full fine-tuning, seed 1", ("train.seed=1",)),
         )
         for library, settings in ((OURS, ("model.attention_mask=causal",)), (PEER, ()))
-    ),
-    # Keras begins LoRA's updates at 2.4 times PEFT's scale: they move as if at a higher rate.
-    *(
-        Job(
-            "ag_news",
-            (
-                *BUDGETS["ag_news"],
-                "model.attention_mask=causal",
-                "train.learning_rate=2.0e-4",
-                f"train.seed={seed}",
-            ),
-            note=f"rate 2e-4, seed {seed}",
-        )
-        for seed in (0, 1)
     ),
     *(
         Job(

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,24 @@ def read(file: Path) -> list[dict[str, Any]]:
 def finished(file: Path) -> dict[str, dict[str, Any]]:
     """Gives the results of a file by their commands, without those that are out of date."""
     return {row["command"]: row for row in read(file) if not row.get("out_of_date")}
+
+
+def unfinished(jobs: Sequence[Job], there: Collection[str], runs: Path) -> list[Job]:
+    """Gives the jobs whose results are not there, and those whose folders these begin with.
+
+    Args:
+        jobs: in their order.
+        there: the keys of those that have results.
+        runs: what earlier runs left, as far as it was kept.
+    """
+    waiting = {key(job): job for job in jobs if key(job) not in there}
+    settings = {setting for job in waiting.values() for setting in job.settings}
+    return [
+        job
+        for job in jobs
+        if key(job) in waiting
+        or (f"preset=runs/{job.keep}" in settings and not (runs / job.keep).is_dir())
+    ]
 
 
 def key(job: Job) -> str:
@@ -116,8 +135,7 @@ def measure(job: Job, *, peer: list[str], gguf: Path, runs: Path) -> dict[str, A
 def run(options: argparse.Namespace) -> int:
     """Runs what the results file lacks and gives the number of runs that failed."""
     jobs = [job for job in JOBS if not options.only or job.recipe in options.only]
-    there = finished(options.results)
-    waiting = [job for job in jobs if key(job) not in there]
+    waiting = unfinished(jobs, finished(options.results), options.runs)
     print(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are there", flush=True)
     options.runs.mkdir(parents=True, exist_ok=True)
     failed = 0

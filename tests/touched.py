@@ -96,6 +96,9 @@ def pytest_collection_modifyitems(config, items):
             verdicts[item.path] = is_touched(test, item.path.read_text(encoding="utf-8"), changed)
         return verdicts[item.path]
 
-    left_out = [item for item in items if not stays(item)]
-    items[:] = [item for item in items if stays(item)]
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        (kept if stays(item) else left_out).append(item)
+    items[:] = kept
     config.hook.pytest_deselected(items=left_out)

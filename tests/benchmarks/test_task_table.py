@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.task_drawing import draw
 from benchmarks.task_jobs import JOBS, PEER, STRATEGIES, Job
-from benchmarks.task_table import command, finished, key
+from benchmarks.task_table import command, finished, key, unfinished
 from llama_keras.tasks.pretraining_recipe import load_pretraining_recipe
 from llama_keras.tasks.recipe import load_recipe
 from llama_keras.training import fine_tuning
@@ -49,7 +49,7 @@ def test_every_job_is_a_recipe_that_can_be_run():
             continue
         recipe = load_recipe(job.recipe, overrides=job.settings)
         if job.table == "tasks":
-            full = job.note == "full fine-tuning"
+            full = job.note.startswith("full fine-tuning")
             assert recipe.strategy["name"] == ("full" if full else "lora")
             assert recipe.data.test is not None
             mask = recipe.model.attention_mask
@@ -91,13 +91,25 @@ def test_what_is_out_of_date_is_run_again_and_shown_until_then(tmp_path):
     assert "† Measured when" in text and "† Measured when" not in draw([new])
 
 
+def test_a_run_that_others_begin_with_is_repeated_where_its_folder_is_gone(tmp_path):
+    first = Job("article_small", (), "pretraining", verb="pretrain", keep="article")
+    second = Job("ag_news", ("preset=runs/article",), "pretraining")
+    jobs, there = (first, second), {key(first)}
+    assert unfinished(jobs, there, tmp_path) == [first, second]
+    assert unfinished(jobs, there | {key(second)}, tmp_path) == []
+    (tmp_path / "article").mkdir()
+    assert unfinished(jobs, there, tmp_path) == [second]
+    assert unfinished(jobs, {key(second)}, tmp_path) == [first]
+
+
 def test_the_table_has_the_peer_beside_ours():
     job = Job("conll2003", ())
+    both_ways = Job("conll2003", ("model.attention_mask=bidirectional",), mask="bidirectional")
     peer = replace(job, library=PEER)
     last = replace(peer, note="tag at the last sub-token", arguments=("--tagged-token", "last"))
     text = draw(
         [
-            result(replace(job, mask="bidirectional"), metric(0.8, precision=0.7)),
+            result(both_ways, metric(0.8, precision=0.7)),
             result(job, metric(0.7, precision=0.6)),
             result(peer, metric(0.6, precision=0.5), versions={"torch": "9"}, cpu_seconds=180.0),
             result(last, metric(0.65, precision=0.5)),
