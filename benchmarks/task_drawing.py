@@ -40,8 +40,9 @@ take the best legal sequence, and weigh the windows of a context against each ot
 updates at a smaller scale than Keras does.
 
 CPU time is user and system time of the whole process (loading, tracing, training, measuring), for
-the machine was shared; memory is the peak of the resident set. This file is drawn by
-`python -m benchmarks.task_table draw` from the results of `python -m benchmarks.task_table run`.
+the machine was shared; memory is the peak of the resident set. A run that was repeated on another
+machine keeps the time and memory of the first (`cost_finished` in the results). This file is drawn
+by `python -m benchmarks.task_table draw` from the results of `python -m benchmarks.task_table run`.
 """
 
 DAGGER = " †"
