@@ -2,7 +2,8 @@
 
 Input: SQuAD 1.1: `tfds:NAME`, a SQuAD `.json` or a `.jsonl` file; by default the set in the folder
 `LLAMA_KERAS_SHARED`. A row is a context, a question and its answer, and the model learns to say
-every next token; padding counts for nothing. Rows of more than LENGTH tokens are left out.
+every next token; padding counts for nothing. Questions without an answer and rows of more than
+LENGTH tokens are left out and counted.
 Output: loss and accuracy after each epoch, on the rows learnt from and on others.
 
     python examples/article.py [--data FILE] [--preset NAME] [--examples 64] [--length 128]
@@ -17,19 +18,24 @@ import keras
 import numpy as np
 
 import llama_keras as lk
+from llama_keras.errors import InputError
 
 EPOCHS, BATCH, RATE = 3, 32, 1e-5  # the article's numbers
 
 
 def load_rows(tokenizer, data: str, *, length: int) -> list[list[int]]:
     """Gives the ids of each example that has an answer and fits."""
+    found = lk.data.load_question_answering(data)
     texts = [
         f"{row['context']}\nQuestion: {row['question']}\nAnswer: {row['answers'][0]['text']}"
-        for row in lk.data.load_question_answering(data).examples
+        for row in found.examples
         if row["answers"]
     ]
     rows = [row for row in tokenizer.encode(texts, add_eos=True) if len(row) <= length]
-    print(f"{len(rows)} of {len(texts)} examples have at most {length} tokens")
+    print(
+        f"{len(rows)} of {len(found)} examples have an answer and at most {length} tokens "
+        f"({found.unanswerable} have no answer, {len(texts) - len(rows)} are longer)"
+    )
     return rows
 
 
@@ -54,6 +60,12 @@ def main(
     keras.utils.set_random_seed(0)
     tokenizer = lk.text.Tokenizer.from_preset(preset)
     rows = load_rows(tokenizer, data, length=length)
+    if len(rows) < 2 or examples < 1:
+        raise InputError(
+            f"Of {data}, {len(rows)} examples fit and {examples} are wanted; it takes 2 that fit, "
+            "one to learn from and one to measure on, and 1 wanted. Give more data, a larger "
+            "length or more examples."
+        )
     held_out = max(1, min(len(rows), examples) // 5)  # the last ones: other articles
     inputs, targets, weights = batch_of(
         rows[:-held_out][:examples], length=length, pad_id=tokenizer.pad_id

@@ -4,6 +4,8 @@ import runpy
 
 import pytest
 
+from llama_keras.errors import InputError
+
 
 def test_classify_and_serve(repository, tmp_path):
     example = runpy.run_path(str(repository / "examples/classify_and_serve.py"))
@@ -29,8 +31,53 @@ def test_article(repository, tmp_path, capsys):
     assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert history["loss"][2] < history["loss"][0]
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "32 of 33 examples have at most 96 tokens"
+    assert printed[0] == (
+        "32 of 33 examples have an answer and at most 96 tokens (0 have no answer, 1 are longer)"
+    )
     assert len(printed) == 4 and all("val_accuracy" in line for line in printed[1:])
+
+
+def squad_file(folder, *, answered):
+    """Writes SQuAD's JSON (v2.0) of one long context, one question without an answer, and more."""
+    questions = [
+        {
+            "id": f"q{number}",
+            "question": f"Which day is number {number}?",
+            "answers": [{"text": f"day {number}", "answer_start": 0}],
+        }
+        for number in range(answered)
+    ]
+    paragraphs = [
+        {"context": f"day {number} of the week", "qas": [question]}
+        for number, question in enumerate(questions)
+    ]
+    silent = {"id": "none", "question": "Why?", "answers": [], "is_impossible": True}
+    longer = {"id": "long", "question": "Which?", "answers": [{"text": "day", "answer_start": 0}]}
+    paragraphs += [
+        {"context": "day by day", "qas": [silent]},
+        {"context": "day " * 60, "qas": [longer]},
+    ]
+    file = folder / "days.json"
+    file.write_text(json.dumps({"version": "v2.0", "data": [{"paragraphs": paragraphs}]}))
+    return str(file)
+
+
+def test_article_reads_squads_own_files(repository, tmp_path, capsys):
+    example = runpy.run_path(str(repository / "examples/article.py"))
+    data = squad_file(tmp_path, answered=2)  # one to learn from, one to measure on
+    history = example["main"](data=data, preset="llama-tiny", length=96)
+    assert len(history["val_loss"]) == 3
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "2 of 4 examples have an answer and at most 96 tokens (1 have no answer, 1 are longer)"
+    )
+
+
+@pytest.mark.parametrize(("answered", "examples"), [(0, 64), (1, 64), (2, 0)])
+def test_article_says_that_it_has_too_few_rows(repository, tmp_path, answered, examples):
+    example = runpy.run_path(str(repository / "examples/article.py"))
+    data = squad_file(tmp_path, answered=answered)
+    with pytest.raises(InputError, match=f"{answered} examples fit and {examples} are wanted"):
+        example["main"](data=data, preset="llama-tiny", length=96, examples=examples)
 
 
 def test_the_articles_loss_and_accuracy_leave_padding_out(repository):

@@ -1,8 +1,9 @@
 """`llama-keras explain`: one sentence through every stage of the pipeline."""
 
 import json
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,14 +24,28 @@ def explain(
     ] = None,
     clean: Annotated[
         list[str] | None,
-        typer.Option(metavar="STEP", help="A cleaning step, as lower; repeatable, in order."),
+        typer.Option(
+            metavar="STEP",
+            help="A cleaning step, as lower or remove_stop_words:language=zh; repeatable, in "
+            "order. By default those that the preset learned with; none for no step.",
+        ),
     ] = None,
     kernel: Annotated[
         str | None,
         typer.Option(help="dot_product or gaussian: what the model runs with; both are shown."),
     ] = None,
+    normalize: Annotated[
+        bool | None,
+        typer.Option(
+            "--normalized/--unnormalized",
+            help="Whether the Gaussian weights that the model runs with add up to one (the "
+            "article's do not); both are shown.",
+            show_default=False,
+        ),
+    ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="α of the Gaussian kernel; by default the model's, or 1.")
+        float | None,
+        typer.Option(help="α of the Gaussian kernel, run with and shown; by default as learned."),
     ] = None,
     attention_mask: Annotated[
         str | None,
@@ -54,7 +69,7 @@ def explain(
     from llama_keras.explain import Settings, explain_preset, print_explanation, write_page
 
     settings = Settings(
-        clean=tuple(clean or ()),
+        clean=_steps(clean),
         temperature=temperature,
         layers=tuple(layer or ()),
         rate=rate,
@@ -62,7 +77,12 @@ def explain(
         max_tokens=max_tokens,
     )
     found = explain_preset(
-        text, preset=preset, kernel=kernel, attention_mask=attention_mask, settings=settings
+        text,
+        preset=preset,
+        kernel=kernel,
+        normalize=normalize,
+        attention_mask=attention_mask,
+        settings=settings,
     )
     if html is not None:
         write_page(found, html)
@@ -72,3 +92,32 @@ def explain(
     print_explanation(found)
     if html is not None:
         typer.echo(f"wrote {html}")
+
+
+def _steps(texts: list[str] | None) -> tuple[dict[str, Any], ...] | None:
+    """Gives cleaning steps from `--clean`; None for those of the preset."""
+    if not texts:
+        return None
+    return () if texts == ["none"] else tuple(_step(text) for text in texts)
+
+
+def _step(text: str) -> dict[str, Any]:
+    """Gives the step of `NAME` or `NAME:SETTING=VALUE,SETTING=VALUE`; values are read as YAML."""
+    import yaml
+
+    from llama_keras.errors import InputError
+
+    name, colon, rest = text.partition(":")
+    step: dict[str, Any] = {"name": name}
+    for part in re.split(r",(?=\w+=)", rest) if colon else ():
+        setting, equals, value = part.partition("=")
+        if not equals or not setting:
+            raise InputError(
+                "--clean takes STEP or STEP:SETTING=VALUE such as remove_stop_words:language=zh; "
+                f"received {text!r}."
+            )
+        try:
+            step[setting] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            step[setting] = value
+    return step

@@ -10,7 +10,14 @@ import numpy as np
 from keras import ops
 
 from llama_keras.explain.records import Attention, Layer, Vectors
-from llama_keras.layers.attention_kernels import KERNELS, check_temperature, get_kernel
+from llama_keras.layers.attention_kernels import check_temperature, get_kernel, kernel_config
+
+# The kernels that are shown; α is added to the Gaussian ones.
+_SHOWN = (
+    {"name": "dot_product"},
+    {"name": "gaussian", "normalize": True},
+    {"name": "gaussian", "normalize": False},
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,8 @@ def run_forward(
         backbone: a `LlamaBackbone`; with `attention_mask="prefix"` the whole row is the prefix.
         token_ids: T ids.
         numbers: the blocks to keep, counted from 1.
-        temperature: α of the Gaussian kernel that is shown; by default the backbone's own, or 1.
+        temperature: α of the Gaussian kernels that are shown; by default the backbone's own, or 1.
+            It changes no vector: a backbone of another α is shown with its own kernel, too.
     """
     ids = ops.convert_to_tensor([token_ids], dtype="int32")
     inputs = {"token_ids": ids}
@@ -54,21 +62,29 @@ def run_forward(
 def _attention(attention, normed, context, *, temperature: float | None) -> list[Attention]:
     """Gives the weights of the same queries and keys by each kernel."""
     own, found = attention.attention_kernel, []
-    for name, kind in KERNELS.items():
-        kernel = own if type(own) is kind else get_kernel(name, dtype=own.dtype_policy)
-        if name == "gaussian" and temperature is not None:
-            settings = {"temperature": check_temperature(temperature)}
-            if type(own) is kind:
-                settings["normalize"] = own.normalize
-            kernel = get_kernel({"name": name, **settings}, dtype=own.dtype_policy)
+    for kernel in _kernels(own, temperature):
         weights = attention.attention_weights(normed, **context, attention_kernel=kernel)
-        found.append(Attention(name, _temperature(kernel), type(own) is kind, _array(weights)[0]))
+        name, normalized, alpha = _settings(kernel)
+        found.append(Attention(name, alpha, normalized, kernel is own, _array(weights)[0]))
     return found
 
 
-def _temperature(kernel) -> float | None:
-    found = getattr(kernel, "current_temperature", None)
-    return None if found is None else float(found())
+def _kernels(own, temperature: float | None) -> list[Any]:
+    """Gives the kernels of `_SHOWN`; a layer's own is in the place of its like, or at the end."""
+    alpha = _settings(own)[2] or 1.0 if temperature is None else check_temperature(temperature)
+    found = []
+    for row in _SHOWN:
+        settings = {"temperature": alpha} if row["name"] == "gaussian" else {}
+        kernel = get_kernel({**row, **settings}, dtype=own.dtype_policy)
+        found.append(own if _settings(kernel) == _settings(own) else kernel)
+    return found if own in found else [*found, own]
+
+
+def _settings(kernel) -> tuple[str, bool, float | None]:
+    """Gives a kernel's name, whether its weights add up to one, and its α."""
+    alpha = getattr(kernel, "current_temperature", None)
+    name, normalized = kernel_config(kernel)["name"], getattr(kernel, "normalize", True)
+    return name, normalized, None if alpha is None else float(alpha())
 
 
 def _vectors(x: Any) -> Vectors:

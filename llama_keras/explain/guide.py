@@ -25,8 +25,8 @@ STAGES = {
             "Cleaning",
             "article §4",
             "",
-            "Steps such as remove_punctuation or remove_stop_words, in their order; none by "
-            "default, for a pretrained model wants text as it is written.",
+            "Steps such as remove_punctuation or remove_stop_words, in their order; by default "
+            "those that the model learned with.",
         ),
         Stage(
             "tokens",
@@ -54,9 +54,10 @@ STAGES = {
             "attention",
             "Self-attention",
             "article §2",
-            "dot_product: softmax_j(q_i·k_j / √d');  gaussian: exp(−‖q_i − k_j‖² / (d'α))",
+            "",  # see `formulas`
             "How much each token (row) looks at each (column), head by head: the same queries and "
-            "keys through both kernels.",
+            "keys through both kernels, the Gaussian one also as in the article, where a token's "
+            "weights need not add up to one.",
         ),
         Stage(
             "feed_forward",
@@ -92,11 +93,21 @@ _OUTPUTS = {
 }
 
 
+def formulas(found: Explanation) -> dict[str, list[str]]:
+    """Gives for each stage, by key, its formulas: of attention those of every kernel shown."""
+    shown = {key: [stage.formula] if stage.formula else [] for key, stage in STAGES.items()}
+    shown["attention"] = [
+        f"{kernel.title}: {kernel.formula}" + (" (the model's own)" if kernel.in_use else "")
+        for kernel in found.layers[-1].attention
+    ]
+    return shown
+
+
 def notes(found: Explanation) -> dict[str, str]:
     """Gives for some stages, by key, one more line about this text and model."""
     model, count, shown = found.model, found.token_count, len(found.tokens)
-    kernels = {kernel.kernel: kernel for layer in found.layers for kernel in layer.attention}
-    own = next(kernel.kernel for kernel in kernels.values() if kernel.in_use)
+    own = [kernel.title for layer in found.layers for kernel in layer.attention if kernel.in_use]
+    learned = f" in layer {found.layers[-1].number}" if len(set(own)) > 1 else ""
     cut = f" The text has {count} tokens; explained are the first {shown}." if shown < count else ""
     random = " The weights are random: the numbers show the way, not a meaning."
     swiglu = (
@@ -105,12 +116,14 @@ def notes(found: Explanation) -> dict[str, str]:
     )
     mlp = f"Here {model['hidden_dim']} → {model['intermediate_dim']} → {model['hidden_dim']}."
     output = "" if found.output else " Noise hit no token, so there is none to predict."
+    none = "" if found.cleaned else "There are none here: the text stays as it is."
     return {
+        "cleaning": none,
         "tokens": f"{count} tokens.{cut}",
         "embeddings": _INPUTS[found.model_input].format(mask=model["attention_mask"])
         + f" E is {found.embedding_shape[0]} × {found.embedding_shape[1]}.",
-        "attention": f"{model['num_query_heads']} heads of d' = {model['head_dim']}, α = "
-        f"{kernels['gaussian'].temperature:g}; the model goes on with {own}.",
+        "attention": f"{model['num_query_heads']} heads of d' = {model['head_dim']}; the model "
+        f"goes on with {own[-1]}{learned}.",
         "feed_forward": swiglu if model["feed_forward"] == "swiglu" else mlp,
         "output": _OUTPUTS[found.model_input]
         + output

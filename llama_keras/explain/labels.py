@@ -1,6 +1,9 @@
-"""How a token is written where people look at it."""
+"""How a token, or a cleaning step, is written where people look at it."""
 
+import dataclasses
+import json
 import unicodedata
+from typing import Any
 
 from llama_keras.explain.records import Guess, Token
 
@@ -16,6 +19,16 @@ def visible(text: str) -> str:
 
 def _spelled(char: str) -> str:
     return f"U+{ord(char):04X}" if unicodedata.category(char) in _UNSEEN else char
+
+
+def step_label(step: Any) -> str:
+    """Gives a cleaning step as `--clean` takes it: its name, and what is not as by default."""
+    settings = [
+        f"{field.name}={json.dumps(getattr(step, field.name), ensure_ascii=False)}"
+        for field in dataclasses.fields(step)
+        if getattr(step, field.name) != field.default
+    ]
+    return f"{step.name}:{','.join(settings)}" if settings else step.name
 
 
 def tokens_of(tokenizer, encoding, *, text: str) -> list[Token]:

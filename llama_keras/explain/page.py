@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from llama_keras.atomic import write_text
 from llama_keras.errors import InputError
-from llama_keras.explain.guide import STAGES, notes
+from llama_keras.explain.guide import STAGES, formulas, notes
 from llama_keras.explain.heat_map import heat_map
 from llama_keras.explain.records import Attention, Explanation
 from llama_keras.page_style import PAGE_STYLE
@@ -19,12 +19,12 @@ _TIPS_UP_TO = 24  # tokens; cells that tell their weight are long to write down
 
 def draw_page(found: Explanation) -> str:
     """Gives the page as a string; light or dark as the reader's system is."""
-    shown = notes(found)
     return _TEMPLATE.render(
         found=found,
         style=PAGE_STYLE,
         stages=STAGES,
-        notes=shown,
+        notes=notes(found),
+        formulas=formulas(found),
         texts=[("raw", found.text), *found.cleaned],
         limit=_TEXT_SHOWN,
         numbers=_NUMBERS,
@@ -51,13 +51,13 @@ def write_page(found: Explanation, path: str | Path) -> None:
 def _maps(found: Explanation, kernel: Attention) -> dict:
     labels = [token.label for token in found.input_tokens]
     heads = [
-        (head, Markup(heat_map(weights, labels=labels, title=f"{kernel.kernel}, head {head}")))
+        (head, Markup(heat_map(weights, labels=labels, title=f"{kernel.title}, head {head}")))
         for head, weights in enumerate(kernel.weights, start=1)
     ]
     mean = heat_map(
         kernel.mean,
         labels=labels,
-        title=f"{kernel.kernel}, mean over the heads",
+        title=f"{kernel.title}, mean over the heads",
         tips=len(labels) <= _TIPS_UP_TO,
     )
     return {"kernel": kernel, "mean": Markup(mean), "heads": heads}
@@ -99,7 +99,8 @@ figure { margin: .4rem 0; } summary { cursor: pointer; }
 <h2 id="{{ key }}">{{ loop_number[key] }}. {{ stages[key].title }}
 <small>{{ stages[key].source }}</small></h2>
 <p>{{ stages[key].happens }}{% if notes[key] is defined %} {{ notes[key] }}{% endif %}</p>
-{% if stages[key].formula %}<p><code>{{ stages[key].formula }}</code></p>{% endif %}
+{% for formula in formulas[key] %}<p><code>{{ formula }}</code></p>{% endfor %}
+
 {% endmacro %}
 {% macro chips(tokens, hit) %}
 <div class="chips">{% for token in tokens %}
@@ -156,13 +157,12 @@ figure { margin: .4rem 0; } summary { cursor: pointer; }
 {% for layer, kernels in maps %}
 <h3>Layer {{ layer.number }}, mean over the heads</h3>
 <div class="maps">{% for item in kernels %}
-<figure>{{ item.mean }}<figcaption>{{ item.kernel.kernel }}
-{% if item.kernel.temperature is not none %}, α = {{ item.kernel.temperature }}{% endif %}
+<figure>{{ item.mean }}<figcaption>{{ item.kernel.title }}
 {% if item.kernel.in_use %}(the model's own){% endif %}</figcaption></figure>
 {% endfor %}</div>
 <details{% if loop.last %} open{% endif %}><summary>Head by head</summary>
 {% for item in kernels %}
-<h4>{{ item.kernel.kernel }}</h4>
+<h4>{{ item.kernel.title }}</h4>
 <div class="maps">{% for number, svg in item.heads %}
 <figure>{{ svg }}<figcaption>head {{ number }}</figcaption></figure>
 {% endfor %}</div>

@@ -57,6 +57,15 @@ class Vectors:
         return np.linalg.norm(self.values, axis=-1)
 
 
+_NEAR = "exp(−‖q_i − k_j‖² / (d'α))"
+# Kernel and whether its weights are divided by their sum -> its formula.
+_FORMULAS = {
+    ("dot_product", True): "softmax_j(q_i·k_j / √d')",
+    ("gaussian", True): f"{_NEAR} / Σ_j {_NEAR}",
+    ("gaussian", False): _NEAR,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Attention:
     """How much each token looks at each, by one kernel: `(H, T, T)`."""
@@ -64,9 +73,24 @@ class Attention:
     kernel: str
     temperature: float | None
     """α of the Gaussian kernel."""
+    normalized: bool
+    """Whether the weights of a token add up to one; the article's do not."""
     in_use: bool
     """Whether this kernel made the vectors that the next stage gets."""
     weights: np.ndarray
+
+    @property
+    def formula(self) -> str:
+        """How much token i looks at token j."""
+        return _FORMULAS[self.kernel, self.normalized]
+
+    @property
+    def title(self) -> str:
+        """The kernel's name and settings."""
+        if self.temperature is None:
+            return self.kernel
+        form = "normalized" if self.normalized else "unnormalized"
+        return f"{self.kernel}, {form}, α = {self.temperature:g}"
 
     @property
     def mean(self) -> np.ndarray:
@@ -78,6 +102,8 @@ class Attention:
         return {
             "kernel": self.kernel,
             "temperature": self.temperature,
+            "normalized": self.normalized,
+            "formula": self.formula,
             "in_use": self.in_use,
             "weights": _rounded(self.weights),
         }
@@ -90,7 +116,7 @@ class Layer:
     number: int
     """Counted from 1."""
     attention: list[Attention]
-    """The same queries and keys through each kernel."""
+    """The same queries and keys through each kernel, the Gaussian one in both its forms."""
     feed_forward: Vectors
     """What the feed-forward network adds to the tokens' vectors."""
     hidden: Vectors
@@ -131,7 +157,7 @@ class Explanation:
     """Its name, shape and settings."""
     text: str
     cleaned: list[tuple[str, str]]
-    """Each cleaning step and the text after it."""
+    """Each cleaning step, with its settings, and the text after it."""
     clean_text: str
     token_count: int
     """Tokens of the whole text."""

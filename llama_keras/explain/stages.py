@@ -3,16 +3,20 @@
 Axes: T tokens, E model width, V vocabulary.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llama_keras.errors import InputError, MissingDependencyError
 from llama_keras.explain.forward import run_forward
-from llama_keras.explain.labels import guess, tokens_of, visible, without_text
+from llama_keras.explain.labels import guess, step_label, tokens_of, visible, without_text
 from llama_keras.explain.records import Corruption, Explanation, Prediction, Token, Vectors
+
+if TYPE_CHECKING:
+    from llama_keras.text.cleaning import StepLike
 
 NEWCOMERS_PRESET = "smollm2-135m-instruct"
 # The settings of a Gaussian kernel in `LlamaConfig`, as they are for dot products.
@@ -28,8 +32,10 @@ class Settings:
     """What is shown.
 
     Attributes:
-        clean: cleaning steps, by name, as `text.Cleaning` takes them.
-        temperature: α of the Gaussian kernel; by default the model's own, or 1.
+        clean: cleaning steps, as `text.Cleaning` takes them; by default those that the preset
+            learned with, or none.
+        temperature: α of the Gaussian kernels that are shown; by default the model's own, or 1.
+            A preset of the Gaussian kernel runs with it, a model at hand goes on with its own.
         layers: the blocks whose values are kept, counted from 1; none stands for the first, the
             middle and the last.
         rate: share of the tokens that noise hits.
@@ -38,7 +44,7 @@ class Settings:
         top_k: likeliest tokens at a place.
     """
 
-    clean: tuple[str, ...] = ()
+    clean: "Sequence[StepLike] | None" = None
     temperature: float | None = None
     layers: tuple[int, ...] = ()
     rate: float = 0.15
@@ -68,6 +74,7 @@ def explain_preset(
     *,
     preset: str | None = None,
     kernel: str | None = None,
+    normalize: bool | None = None,
     attention_mask: str | None = None,
     settings: Settings | None = None,
 ) -> Explanation:
@@ -77,29 +84,35 @@ def explain_preset(
         text: the sentence.
         preset: see `weights.presets.resolve`; by default `default_preset()`.
         kernel: the attention kernel that the model runs with; by default the checkpoint's own.
+        normalize: whether its Gaussian weights add up to one, which the article's do not; by
+            default the checkpoint's own.
         attention_mask: who may look at whom; by default the checkpoint's own.
         settings: what is shown.
 
     Raises:
         InputError: there is nothing to explain in the text, or no such preset or setting.
     """
-    from llama_keras.models import LlamaBackbone
-    from llama_keras.text import Tokenizer
-    from llama_keras.weights.presets import backbone_config, resolve
+    from llama_keras.text import Tokenizer, get_cleaning
+    from llama_keras.weights.presets import backbone_config, preset_cleaning, resolve
 
     settings, preset = settings or Settings(), preset or default_preset()
     _check_text(text)
-    own = backbone_config(resolve(preset))
+    source = resolve(preset)
+    own = backbone_config(source)
+    if settings.clean is None and (cleaning := get_cleaning(preset_cleaning(source))):
+        settings = dataclasses.replace(settings, clean=cleaning.steps)
     changes: dict[str, Any] = {}
     if kernel is not None:
         changes["attention_kernel"] = kernel
         changes |= {} if kernel == "gaussian" else _NO_GAUSSIAN
     if (kernel or own.get("attention_kernel")) == "gaussian" and settings.temperature is not None:
         changes["attention_temperature"] = settings.temperature
+        changes["learned_temperature"] = False  # what was learned would take its place
+    if normalize is not None:
+        changes["normalize_attention"] = normalize
     if attention_mask is not None:
         changes["attention_mask"] = attention_mask
-    backbone = LlamaBackbone.from_preset(preset, **changes)
-    tokenizer = Tokenizer.from_preset(preset)
+    backbone, tokenizer = _backbone(preset, own, changes), Tokenizer.from_preset(preset)
     return explain(
         text, backbone=backbone, tokenizer=tokenizer, name=str(preset), settings=settings
     )
@@ -111,7 +124,8 @@ def explain(
     """Gives every stage of a text for a model at hand.
 
     A causal model gets the clean tokens and says what comes next; a bidirectional one gets the
-    masked tokens and says what it takes the hidden ones for.
+    masked tokens and says what it takes the hidden ones for, at their own places: also one that
+    learned by `"masked_next_token"`, to tell each one place before.
 
     Args:
         text: the sentence.
@@ -126,13 +140,13 @@ def explain(
     settings = settings or Settings()
     text = _check_text(text)
     numbers = _layer_numbers(settings.layers, backbone.config.num_layers)
-    cleaned = _cleaned(text, settings.clean)
+    cleaned = _cleaned(text, settings.clean or ())
     clean_text = cleaned[-1][1] if cleaned else text
     encoding = tokenizer.encode(clean_text, offsets=True)
     if not clean_text or not encoding.ids:
         raise InputError(
             f"Nothing is left of {visible(text[:40])!r} after the cleaning steps "
-            f"{list(settings.clean)}; leave a step out, or give another text."
+            f"{[step for step, _ in cleaned]}; leave a step out, or give another text."
         )
     limit = min(settings.max_tokens, backbone.config.max_sequence_length)
     tokens = tokens_of(tokenizer, encoding, text=clean_text)[:limit]
@@ -166,6 +180,20 @@ def explain(
     )
 
 
+def _backbone(preset, own: dict[str, Any], changes: dict[str, Any]):
+    """Gives the backbone of a preset of the settings `own` with other ones."""
+    from llama_keras.models import LlamaBackbone
+    from llama_keras.weights.names import variable, weight_names
+
+    if not own.get("learned_temperature") or changes.get("learned_temperature", True):
+        return LlamaBackbone.from_preset(preset, **changes)
+    # A checkpoint is loaded whole, and the learned α has no place in what is wanted.
+    whole, backbone = LlamaBackbone.from_preset(preset), LlamaBackbone(**{**own, **changes})
+    for row in weight_names(backbone.config):
+        variable(backbone, row.path).assign(variable(whole, row.path))
+    return backbone
+
+
 def _check_text(text: str) -> str:
     from llama_keras.text.offsets import clean_text
 
@@ -181,14 +209,13 @@ def _layer_numbers(wanted: Sequence[int], count: int) -> list[int]:
     return sorted(set(wanted or (1, (count + 1) // 2, count)))
 
 
-def _cleaned(text: str, steps: Sequence[str]) -> list[tuple[str, str]]:
+def _cleaned(text: str, steps: "Sequence[StepLike]") -> list[tuple[str, str]]:
     from llama_keras.text import Cleaning
 
-    Cleaning(list(steps))  # every name is checked before the first step is done
     found = []
-    for step in steps:
+    for step in Cleaning(steps).steps:  # every one is checked before the first is done
         (text,) = Cleaning([step]).clean([text])
-        found.append((step, text))
+        found.append((step_label(step), text))
     return found
 
 

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llama_keras.explain.guide import STAGES, notes
+from llama_keras.explain.guide import STAGES, formulas, notes
 from llama_keras.explain.records import Explanation, Layer, Token, Vectors
 
 _ROWS = 16  # tokens of a table
@@ -21,14 +21,14 @@ def print_explanation(found: Explanation, *, console: Console | None = None) -> 
         console: where to; by default standard output.
     """
     console = console or Console(highlight=False)
-    shown = notes(found)
+    shown, formula_lines = notes(found), formulas(found)
     for number, (key, stage) in enumerate(STAGES.items(), start=1):
         title = Text(f"{number}. {stage.title}", style="bold")
         title.append(f"  [{stage.source}]", style="dim")
         console.print(title)
         console.print(Text(" ".join(filter(None, (stage.happens, shown.get(key))))))
-        if stage.formula:
-            console.print(Text(f"  {stage.formula}", style="cyan"))
+        for formula in formula_lines[key]:
+            console.print(Text(f"  {formula}", style="cyan"))
         for part in _PARTS[key](found):
             console.print(part)
         console.print()
@@ -105,7 +105,8 @@ def _looks(found: Explanation, layer: Layer):
     """Gives where the last token looks most, head by head, by each kernel."""
     tokens = found.input_tokens
     yield Text(f"  layer {layer.number}, where the last token ({tokens[-1].label}) looks most:")
-    table = _table("head", *(kernel.kernel for kernel in layer.attention))
+    titles = (kernel.title.replace(", ", ",\n") for kernel in layer.attention)
+    table = _table("head", *titles)
     heads = len(layer.attention[0].weights)
     for head in range(min(heads, _HEADS)):
         rows = [kernel.weights[head, -1] for kernel in layer.attention]
@@ -136,7 +137,7 @@ def _rest(count: int):
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 2), header_style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 2), collapse_padding=True, header_style="dim")
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llama_keras.cli import build_app
+from llama_keras.cli.explain import _steps
 from llama_keras.errors import InputError
 from llama_keras.explain.guide import STAGES
 from tests.cli.test_cli import llama_keras
@@ -30,6 +31,36 @@ def test_json_is_one_object_on_standard_output():
     assert [layer["number"] for layer in found["layers"]] == [1, 2]
 
 
+def test_the_articles_kernel_and_chinese_stop_words_are_within_reach():
+    step = "remove_stop_words:language=zh,add=[很, 气]"
+    options = ["--kernel", "gaussian", "--unnormalized", "--temperature", "0.5", "--clean", step]
+    command = ["explain", "我的天气很好", "--preset", "llama-tiny", "--json", *options]
+    found = json.loads(CliRunner().invoke(build_app(), command).stdout)
+    assert [step["text"] for step in found["cleaned"]] == ["天好"]
+    (own,) = [kernel for kernel in found["layers"][0]["attention"] if kernel["in_use"]]
+    assert (own["kernel"], own["normalized"], own["temperature"]) == ("gaussian", False, 0.5)
+    assert own["formula"] == "exp(−‖q_i − k_j‖² / (d'α))"
+
+
+@pytest.mark.parametrize(
+    ("texts", "steps"),
+    [
+        (None, None),
+        (["none"], ()),
+        (["lower"], ({"name": "lower"},)),
+        (
+            ["remove_punctuation:replacement='',keep='-", "normalize:form=NFKC"],
+            (
+                {"name": "remove_punctuation", "replacement": "", "keep": "'-"},
+                {"name": "normalize", "form": "NFKC"},
+            ),
+        ),
+    ],
+)
+def test_steps_of_the_command_line(texts, steps):
+    assert _steps(texts) == steps
+
+
 def test_an_empty_text_is_one_paragraph():
     done = llama_keras("explain", "")
     assert done.returncode == 2
@@ -43,6 +74,9 @@ def test_an_empty_text_is_one_paragraph():
         (["--kernel", "cosine"], "cosine"),
         (["--temperature", "-1"], "positive number"),
         (["--clean", "polish"], "polish"),
+        (["--clean", "remove_stop_words:zh"], "STEP:SETTING=VALUE"),
+        (["--clean", "remove_stop_words:language=xx"], "'xx'"),
+        (["--unnormalized"], "attention_kernel='gaussian'"),
         (["--html", "/nowhere/page.html"], "cannot be written"),
         (["--preset", "lama-tiny"], "Did you mean 'llama-tiny'"),
     ],

@@ -51,8 +51,8 @@ def test_the_page_holds_every_stage_and_token_and_stands_alone(found):
     loading = {"src", "href", "xlink:href", "srcset", "action"}
     assert loading.isdisjoint(name for _, name, _ in read.attributes)
     assert {"script", "link", "iframe", "img"}.isdisjoint(read.tags)
-    # For each of three layers both kernels: the mean and four heads.
-    assert read.tags.count("svg") == 3 * 2 * 5
+    # For each of three layers three kernels: the mean and four heads.
+    assert read.tags.count("svg") == 3 * 3 * 5
     assert "prefers-color-scheme: dark" in page
 
 
@@ -62,6 +62,19 @@ def test_numbers_on_the_page_are_those_of_the_record(found):
     # The largest of a row: cells that are too pale to be seen are not drawn.
     assert f"{found.layers[-1].attention[1].mean[-1].max():.3f}" in page
     assert f"{found.output[0].guesses[0].score:.4f}" in page
+
+
+def test_each_kernel_stands_with_its_formula(article, tokenizer):
+    read = Page(draw_page(explain("好天气", backbone=article, tokenizer=tokenizer)))
+    near = "exp(−‖q_i − k_j‖² / (d'α))"
+    for line in (
+        "dot_product: softmax_j(q_i·k_j / √d')",
+        f"gaussian, normalized, α = 0.5: {near} / Σ_j {near}",
+        f"gaussian, unnormalized, α = 0.5: {near} (the model's own)",
+    ):
+        assert line in read.texts
+    captions = [" ".join(text.split()) for text in read.texts]
+    assert captions.count("gaussian, unnormalized, α = 0.5 (the model's own)") == 3  # layers
 
 
 def test_text_is_never_markup(llama, tokenizer):

@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from llama_keras.errors import InputError
 from llama_keras.explain import Settings, explain, explain_preset, stages
 from llama_keras.explain.forward import run_forward
 from llama_keras.explain.terminal import print_explanation
+from llama_keras.models.presets import save_to_preset
 from llama_keras.text import Cleaning, NoiseVocabulary, RandomDeletion, RandomMasking
 from tests.explain.conftest import ARTICLE
 
@@ -30,6 +32,11 @@ def inputs_of(backbone):
     return inputs
 
 
+def own_kernel(layer):
+    (own,) = [kernel for kernel in layer.attention if kernel.in_use]
+    return own
+
+
 def close(one, other):
     np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=2e-5, atol=2e-5)
 
@@ -42,7 +49,7 @@ def test_forward_agrees_with_the_backbone(make_backbone, name):
     close(found.contextual.values, backbone(inputs)[0])
     close(found.embeddings.values, ops.take(backbone.token_embedding.embeddings, IDS, axis=0))
     for layer, weights in zip(found.layers, backbone.attention_weights(inputs), strict=True):
-        (own,) = [kernel for kernel in layer.attention if kernel.in_use]
+        own = own_kernel(layer)
         assert own.kernel == backbone.config.attention_kernel
         close(own.weights, weights[0])
 
@@ -73,16 +80,60 @@ def test_rows_of_attention_add_up_to_one_and_see_nothing_to_come(found):
     for layer in found.layers:
         for kernel in layer.attention:
             assert kernel.weights.shape == (4, len(found.tokens), len(found.tokens))
-            close(kernel.weights.sum(axis=-1), np.ones(kernel.weights.shape[:2]))
+            if kernel.normalized:
+                close(kernel.weights.sum(axis=-1), np.ones(kernel.weights.shape[:2]))
             assert not np.triu(kernel.weights, 1).any()
 
 
 def test_unnormalized_rows_of_the_article_need_not(article, tokenizer):
     found = explain("好天气", backbone=article, tokenizer=tokenizer)
-    own = found.layers[0].attention[1]
-    assert own.temperature == 0.5 and own.in_use
+    own = own_kernel(found.layers[0])
+    assert own.temperature == 0.5 and not own.normalized
     assert (own.weights.sum(axis=-1) < 0.99).any() and (own.weights <= 1).all()
     assert np.triu(own.weights, 1).any()  # both ways
+
+
+@pytest.mark.parametrize("name", ["llama", "article"])
+def test_both_forms_of_the_gaussian_kernel_are_shown(make_backbone, name):
+    layer = run_forward(make_backbone(**VARIANTS[name]), IDS, numbers=[2]).layers[0]
+    shown = [(kernel.kernel, kernel.normalized) for kernel in layer.attention]
+    assert shown == [("dot_product", True), ("gaussian", True), ("gaussian", False)]
+    _, normalized, plain = (kernel.weights for kernel in layer.attention)
+    close(normalized, plain / plain.sum(axis=-1, keepdims=True))
+    assert (plain.sum(axis=-1) < 0.99).any()
+
+
+def test_formulas_are_those_of_the_weights(article, tokenizer, capsys):
+    found = explain("好天气", backbone=article, tokenizer=tokenizer)
+    near = "exp(−‖q_i − k_j‖² / (d'α))"
+    plain = found.to_dict()["layers"][0]["attention"]
+    assert [(kernel["normalized"], kernel["formula"]) for kernel in plain] == [
+        (True, "softmax_j(q_i·k_j / √d')"),
+        (True, f"{near} / Σ_j {near}"),
+        (False, near),
+    ]
+    print_explanation(found)
+    printed = capsys.readouterr().out
+    assert f"  gaussian, unnormalized, α = 0.5: {near} (the model's own)" in printed.splitlines()
+    words = " ".join(printed.split())
+    assert f"gaussian, normalized, α = 0.5: {near} / Σ_j {near}" in words
+    assert "the model goes on with gaussian, unnormalized, α = 0.5." in words
+
+
+def test_a_model_at_hand_keeps_its_temperature_whatever_is_shown(article, tokenizer):
+    settings = Settings(temperature=0.25, layers=(1,))
+    found = explain("好天气", backbone=article, tokenizer=tokenizer, settings=settings)
+    (layer,) = found.layers
+    shown = [(k.kernel, k.temperature, k.normalized, k.in_use) for k in layer.attention]
+    assert shown == [
+        ("dot_product", None, True, False),
+        ("gaussian", 0.25, True, False),
+        ("gaussian", 0.25, False, False),
+        ("gaussian", 0.5, False, True),
+    ]
+    plain = explain("好天气", backbone=article, tokenizer=tokenizer)
+    close(found.contextual.values, plain.contextual.values)
+    close(layer.attention[3].weights, own_kernel(plain.layers[0]).weights)
 
 
 def test_temperature_sharpens(llama):
@@ -107,9 +158,31 @@ def test_text_becomes_the_tokens_of_its_cleaning(found, tokenizer):
 def test_steps_are_done_in_their_order(llama, tokenizer):
     settings = Settings(clean=("strip_html", "remove_punctuation", "collapse_whitespace"))
     found = explain("<b>Hi</b>,  you", backbone=llama, tokenizer=tokenizer, settings=settings)
-    (whole,) = Cleaning(list(settings.clean)).clean([found.text])
-    assert [step for step, _ in found.cleaned] == list(settings.clean)
+    (whole,) = Cleaning(settings.clean or ()).clean([found.text])
+    assert [step for step, _ in found.cleaned] == list(settings.clean or ())
     assert found.clean_text == whole
+
+
+def test_steps_have_settings(llama, tokenizer):
+    step = {"name": "remove_stop_words", "language": "zh", "add": ["很"]}
+    settings = Settings(clean=(step,))
+    found = explain("我的天气很好", backbone=llama, tokenizer=tokenizer, settings=settings)
+    label = 'remove_stop_words:language="zh",add=["很"]'
+    assert found.cleaned == [(label, Cleaning([step]).clean(["我的天气很好"])[0])]
+    assert found.clean_text == "天气好"
+
+
+def test_a_preset_cleans_as_it_learned_to(llama, tokenizer, tmp_path, capsys):
+    cleaning = Cleaning(["lower", {"name": "remove_punctuation", "replacement": ""}])
+    preset = str(tmp_path / "cleaned")
+    save_to_preset(preset, backbone=llama, tokenizer=tokenizer, cleaning=cleaning.get_config())
+    found = explain_preset("A, B!", preset=preset)
+    assert found.cleaned == [("lower", "a, b!"), ('remove_punctuation:replacement=""', "a b")]
+    for clean, text in (((), "A, B!"), (("collapse_whitespace",), "A, B!")):
+        other = explain_preset("A, B!", preset=preset, settings=Settings(clean=clean))
+        assert other.clean_text == text and len(other.cleaned) == len(clean)
+    print_explanation(explain_preset("A, B!", preset="llama-tiny"))
+    assert "There are none here" in " ".join(capsys.readouterr().out.split())
 
 
 def test_noise_is_that_of_the_corruptions(found, tokenizer):
@@ -212,6 +285,7 @@ def test_a_long_text_is_cut_and_says_so(llama, tokenizer, capsys):
         ("", {}, "nothing to explain"),
         ("。，！", {"clean": ("remove_punctuation", "collapse_whitespace")}, "Nothing is left of"),
         ("a", {"clean": ("polish",)}, "polish"),
+        ("a", {"clean": ({"name": "lower", "case": 1},)}, "no setting 'case'"),
         ("a", {"layers": (4,)}, "no layer 4; the model has layers 1 to 3"),
         ("a", {"layers": (0,)}, "no layer 0"),
         ("a", {"temperature": 0.0}, "temperature must be a positive number"),
@@ -235,15 +309,74 @@ def test_presets_by_kernel_and_mask():
     assert [(k.kernel, k.in_use) for k in layer.attention] == [
         ("dot_product", False),
         ("gaussian", True),
+        ("gaussian", False),
     ]
     assert layer.attention[1].temperature == 0.5
+
+
+def test_a_preset_runs_with_the_articles_kernel():
+    found = explain_preset("好", preset="llama-tiny", kernel="gaussian", normalize=False)
+    own = own_kernel(found.layers[0])
+    assert (own.kernel, own.normalized) == ("gaussian", False)
+    found = explain_preset("好", preset="llama-tiny", kernel="gaussian")
+    assert own_kernel(found.layers[0]).normalized
+    with pytest.raises(InputError, match="acts only with attention_kernel='gaussian'"):
+        explain_preset("好", preset="llama-tiny", normalize=False)
+
+
+@pytest.fixture(scope="module")
+def learned(make_backbone, tokenizer, tmp_path_factory):
+    """A saved preset whose layers learned the temperatures 0.5, 0.7 and 0.9; and its backbone."""
+    backbone = make_backbone(attention_kernel="gaussian", learned_temperature=True)
+    for block, alpha in zip(backbone.transformer_layers, (0.5, 0.7, 0.9), strict=True):
+        block.attention.attention_kernel.log_temperature.assign(math.log(alpha))
+    folder = tmp_path_factory.mktemp("learned") / "preset"
+    backbone.save_to_preset(folder, tokenizer=tokenizer)
+    return str(folder), backbone
+
+
+def test_learned_temperatures_are_those_of_each_layer(learned, capsys):
+    found = explain_preset("好天", preset=learned[0])
+    temperatures = [own_kernel(layer).temperature for layer in found.layers]
+    assert temperatures == pytest.approx([0.5, 0.7, 0.9])
+    assert all(len(layer.attention) == 3 for layer in found.layers)
+    print_explanation(found)
+    words = " ".join(capsys.readouterr().out.split())
+    assert "goes on with gaussian, normalized, α = 0.9 in layer 3." in words
+
+
+@pytest.mark.parametrize("alpha", [0.25, 3.0])
+def test_a_temperature_takes_the_place_of_learned_ones(learned, tokenizer, alpha):
+    preset, backbone = learned
+    settings = Settings(temperature=alpha)
+    found = explain_preset("好天", preset=preset, settings=settings)
+    assert [own_kernel(layer).temperature for layer in found.layers] == [alpha] * 3
+    twin = backbone.from_config(backbone.get_config())
+    twin.set_weights(backbone.get_weights())
+    for block in twin.transformer_layers:
+        block.attention.attention_kernel.log_temperature.assign(math.log(alpha))
+    close(found.contextual.values, explain_values(twin, tokenizer))
+    at_hand = explain("好天", backbone=backbone, tokenizer=tokenizer, settings=settings)
+    own = [own_kernel(layer).temperature for layer in at_hand.layers]
+    assert own == pytest.approx([0.5, 0.7, 0.9])
+    close(at_hand.contextual.values, explain_values(backbone, tokenizer))
+
+
+def explain_values(backbone, tokenizer):
+    return explain("好天", backbone=backbone, tokenizer=tokenizer).contextual.values
+
+
+def test_a_learned_preset_runs_with_dot_products(learned):
+    found = explain_preset("好天", preset=learned[0], kernel="dot_product")
+    assert own_kernel(found.layers[0]).kernel == "dot_product"
+    close(found.embeddings.values, explain_preset("好天", preset=learned[0]).embeddings.values)
 
 
 def test_a_saved_gaussian_preset_runs_with_dot_products(article, tokenizer, tmp_path):
     article.save_to_preset(tmp_path / "saved", tokenizer=tokenizer)
     preset = str(tmp_path / "saved")
     own = explain_preset("好", preset=preset)
-    assert own.layers[0].attention[1].temperature == 0.5
+    assert own_kernel(own.layers[0]).temperature == 0.5
     other = explain_preset("好", preset=preset, kernel="dot_product")
     assert other.layers[0].attention[0].in_use
     close(own.embeddings.values, other.embeddings.values)
