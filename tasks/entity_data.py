@@ -11,7 +11,7 @@ import numpy as np
 
 from llama_keras.errors import InputError
 from llama_keras.tasks.tagging import Span, spans_of_tags, tags_of_spans
-from llama_keras.tasks.text_data import as_texts_and_labels, is_raw_text
+from llama_keras.tasks.text_data import as_texts_and_labels, is_raw_text, label_list
 from llama_keras.text.characters import BLANK, character_class, needs_no_spaces
 
 _SHOWN = 3
@@ -94,7 +94,7 @@ def as_texts_and_spans(x: Any, y: Any, *, separator: str | None = None):
 
     Args:
         x: texts, or lists of words; or a `tf.data.Dataset` of texts, or of pairs of string vectors
-            (words, tags), batched ragged or not.
+            (words, tags), each sentence by itself or in ragged batches.
         y: for words as many tags each, in IOB2 or IOBES (sentences with an E- or S- tag); for
             texts lists of entities, `{"start", "end", "label"}` or `Span`, in code points; or None.
         separator: see `join_words`.
@@ -175,10 +175,22 @@ def _read_dataset(dataset):
         return as_texts_and_labels(dataset, None)
     columns: tuple[list, list] = ([], [])
     for element in dataset:
+        if len(element) != 2 or not all(map(_holds_strings, element)):
+            raise InputError(
+                f"The dataset has elements {dataset.element_spec}; expected pairs (words, tags), "
+                "each a vector of strings, unbatched or from .ragged_batch(…). Give texts with "
+                "spans, or tags that are numbers, as lists."
+            )
         for column, value in zip(columns, element, strict=True):
-            rows = value.to_list() if hasattr(value, "to_list") else [value.numpy().tolist()]
-            column.extend([[item.decode() for item in row] for row in rows])
+            rows = value.to_list() if hasattr(value, "to_list") else [value.numpy()]
+            column.extend(label_list(row) for row in rows)
     return columns
+
+
+def _holds_strings(value) -> bool:
+    """Says whether a tensor is one row of strings, or a ragged batch of such rows."""
+    rank = 2 if hasattr(value, "to_list") else 1
+    return getattr(value, "dtype", None) == "string" and len(value.shape) == rank
 
 
 def unit_tags(

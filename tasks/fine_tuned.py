@@ -3,11 +3,14 @@
 Axes: N examples, B batch, T tokens.
 """
 
+import logging
 from typing import Any, ClassVar
 
 from llama_keras.errors import InputError
 from llama_keras.tasks.task import Task
 from llama_keras.tasks.text_data import is_raw_text
+
+logger = logging.getLogger("llama_keras")
 
 
 class FineTunedTask(Task):
@@ -41,6 +44,7 @@ class FineTunedTask(Task):
         self.strategy: Any = get_strategy(strategy)
         self.max_sequence_length = min(max_sequence_length, backbone.config.max_sequence_length)
         self._graph = None  # made by the first `predict`
+        self._awaits_steps = False
 
     def is_raw(self, x) -> bool:
         """Says whether `x` holds raw examples, not token features."""
@@ -62,6 +66,18 @@ class FineTunedTask(Task):
         """Gives the metrics of `compile(metrics="auto")`."""
         return []
 
+    def class_weights(self, given, rows) -> dict[int, float]:
+        """Gives `class_weight` of `fit` by class numbers.
+
+        Args:
+            given: what `fit` was given.
+            rows: the `data.bucketing.TokenRows` to learn from.
+
+        Raises:
+            InputError: a class or a weight is wrong, or the task has no classes.
+        """
+        raise InputError(f"class_weight is not for a {type(self).__name__}; leave it out.")
+
     def as_batches(self, dataset):
         """Gives a dataset of `data.bucketing` as Keras is to have it."""
         return dataset
@@ -79,7 +95,7 @@ class FineTunedTask(Task):
         checkpoints=None,
         **kwargs,
     ):
-        """Fine-tunes by the task's strategy.
+        """Fine-tunes by the task's strategy, and logs (INFO) how many weights learn.
 
         Args:
             x: N raw examples as a list, or a `tf.data.Dataset` of them (with labels, where the
@@ -101,8 +117,8 @@ class FineTunedTask(Task):
             A Keras `History`.
 
         Raises:
-            InputError: there are no examples, or one is not what the task takes; the task cannot
-                pack; or the checkpoints are of another run.
+            InputError: there are no examples, or one is not what the task takes; no weight can
+                learn; the task cannot pack; or the checkpoints are of another run.
         """
         self._check_packing(packing, is_raw=self.is_raw(x))
         if not self.is_raw(x):
@@ -123,9 +139,7 @@ class FineTunedTask(Task):
                 validation_data if isinstance(validation_data, tuple) else (validation_data, None)
             )
             validation = self.example_rows(*pair)
-        with self.scope():
-            self.strategy.prepare(self)
-        self._forget_traces()
+        self._prepare_strategy()
         if self.strategy.name == "linear_probe":
             return self._fit_probe(train, validation, batch_size=batch_size, **kwargs)
         return self._fit_steps(
@@ -138,6 +152,20 @@ class FineTunedTask(Task):
             **({"packing": True} if packing else {}),
             **kwargs,
         )
+
+    def _prepare_strategy(self) -> None:
+        from llama_keras.training.fine_tuning import trainable_share
+
+        with self.scope():
+            self.strategy.prepare(self)
+        self._forget_traces()
+        # Who has no probe for its head says so itself.
+        if not self.trainable_weights and self.strategy.name != "linear_probe":
+            raise InputError(
+                f"With strategy={self.strategy.name!r} no weight of this {type(self).__name__} can "
+                "learn; choose another one, such as full, or set backbone.trainable = True."
+            )
+        logger.info("%s; %s", self.strategy.name, trainable_share(self))
 
     def _check_packing(self, packing: bool, *, is_raw: bool) -> None:
         if not packing:
@@ -165,7 +193,7 @@ class FineTunedTask(Task):
         from llama_keras.training.run_identity import digest_of
 
         if (class_weight := kwargs.pop("class_weight", None)) is not None:
-            train = weighted(train, class_weight)
+            train = weighted(train, self.class_weights(class_weight, train))
         order = {"batch_size": batch_size, "seed": seed}
         return self.fit_stream(
             self._training_stream(train, **order, packing=packing),
@@ -223,13 +251,19 @@ class FineTunedTask(Task):
         """Prepares training; `"auto"` chooses what suits the task.
 
         Args:
-            optimizer: by default AdamW with the strategy's learning rate.
+            optimizer: by default AdamW with the strategy's learning rate, and with its rates of
+                each depth; those of `gradual_unfreezing` follow the steps of the next `fit`.
             loss: by default the task's.
             metrics: by default the task's.
             total_steps: length of the schedule (a tenth of it warms up, then a cosine to zero);
                 by default the rate stays.
             **kwargs: of `keras.Model.compile`.
+
+        Raises:
+            InputError: the strategy is a matter of the default optimizer, and another one is given.
         """
+        self._awaits_steps = optimizer == "auto" and not total_steps
+        self._check_optimizer(optimizer)
         with self.scope():
             if loss == "auto":
                 loss = self.default_loss()
@@ -239,11 +273,39 @@ class FineTunedTask(Task):
                 optimizer = self._default_optimizer(total_steps)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
+    def _depth_rates(self, total_steps: int):
+        return self.strategy.depth_rates(self.backbone.config.num_layers, total_steps)
+
     def _default_optimizer(self, total_steps):
         from llama_keras.training.optimizers import default_adamw
 
-        rates = self.strategy.depth_rates(self.backbone.config.num_layers, total_steps or 0)
+        rates = self._depth_rates(total_steps or 0)
         return default_adamw(self.strategy.learning_rate, total_steps, depth_rates=rates)
+
+    def _check_optimizer(self, optimizer) -> None:
+        from llama_keras.training.optimizers import DepthwiseAdamW
+
+        if optimizer in ("auto", None) or self._depth_rates(0) is None:
+            return
+        if not isinstance(optimizer, DepthwiseAdamW):
+            raise InputError(
+                f"strategy={self.strategy.name!r} gives each depth a learning rate of its own in "
+                "the default optimizer, so another one would train all weights alike; leave "
+                "optimizer out, or choose another strategy, such as full."
+            )
+
+    def compile_by_default(self, *, total_steps: int | None = None, goes_on: bool = False) -> None:
+        """Compiles unless the caller did so, and tells the default optimizer when blocks join in.
+
+        Args:
+            total_steps, goes_on: see `Task.compile_by_default`.
+        """
+        super().compile_by_default(total_steps=total_steps, goes_on=goes_on)
+        if self._awaits_steps and total_steps:
+            self._awaits_steps = False
+            if (rates := self._depth_rates(total_steps)) is not None:
+                optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+                optimizer.starts = list(rates.starts)
 
     def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
         """Gives loss and metrics as a dict, for raw examples or token features."""

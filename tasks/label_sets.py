@@ -1,9 +1,10 @@
-"""What a classifier with several labels a text needs: targets, the loss's and metrics' views.
+"""Labels as a classifier's targets, one a text or several, and the metrics of several.
 
 Axes: N texts, B batch, C classes.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +14,85 @@ from keras import ops
 from llama_keras.errors import InputError
 
 _EXPECTED = "a list of label names for each text (empty for none), or a {0, 1} matrix (N, C)"
+
+_NUMERAL = re.compile(r"-?\d+")
+
+
+def label_numbers(labels: Sequence[Any], *, names: Sequence[str]) -> np.ndarray:
+    """Gives the class numbers of labels, int32 `(N,)`.
+
+    Args:
+        labels: N names or integers. Integers are class numbers, as in Keras, unless a name is
+            itself a numeral: then 1 is the name "1", wherever it stands.
+        names: the C classes.
+
+    Raises:
+        InputError: a label is not known.
+    """
+    by_number = {number: number for number in range(len(names))}
+    return _found(labels, names, integers=_numerals(names) or by_number)
+
+
+def class_weights(given: Mapping[Any, float] | str, *, names: Sequence[str], labels=None) -> dict:
+    """Gives the weights of classes by their numbers.
+
+    Args:
+        given: weights by names or class numbers, or `"balanced"`.
+        names: the C classes.
+        labels: int32 `(N,)`, what `"balanced"` counts.
+
+    Raises:
+        InputError: a class is not known; an integer may mean a number or a name; or there is
+            nothing to count.
+    """
+    if not isinstance(given, Mapping):
+        if given != "balanced" or labels is None:
+            raise InputError(
+                f"class_weight={given!r}; expected weights by label, {{label: weight}}, or "
+                '"balanced" for raw examples.'
+            )
+        counts = np.bincount(labels, minlength=len(names))
+        # As scikit-learn's; a label without examples has no weight to give.
+        return dict(enumerate((len(labels) / (len(names) * np.maximum(counts, 1))).tolist()))
+    numbers = _numbers_of_classes(list(given), names)
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"class_weight has a class twice, by name and number: {given}.")
+    return dict(zip(numbers, given.values(), strict=True))
+
+
+def _numbers_of_classes(classes: list, names: Sequence[str]) -> list[int]:
+    by_number = {number: number for number in range(len(names))}
+    by_name = _numerals(names)
+    integers = {int(key) for key in classes if _is_integer(key)}
+    if not integers <= by_name.keys():
+        return _found(classes, names, integers=by_number).tolist()
+    found = _found(classes, names, integers=by_name).tolist()
+    if integers <= by_number.keys() and any(by_name[x] != x for x in integers):
+        raise InputError(
+            f"The integers {sorted(integers)} of class_weight may be class numbers or the names "
+            f"in {list(names)}; write the names as strings."
+        )
+    return found
+
+
+def _found(labels, names: Sequence[str], *, integers: Mapping[int, int]) -> np.ndarray:
+    strings = {name: number for number, name in enumerate(names)}
+    found = [
+        integers.get(int(x)) if _is_integer(x) else strings.get(x) if isinstance(x, str) else None
+        for x in labels
+    ]
+    if wrong := {str(x) for x, number in zip(labels, found, strict=True) if number is None}:
+        shown = ", ".join(sorted(wrong)[:5])
+        raise InputError(f"Unknown label {shown}; the model knows {list(names)}.")
+    return np.array(found, dtype="int32")
+
+
+def _is_integer(label) -> bool:
+    return isinstance(label, (int, np.integer))
+
+
+def _numerals(names: Sequence[str]) -> dict[int, int]:
+    return {int(name): i for i, name in enumerate(names) if _NUMERAL.fullmatch(name)}
 
 
 def label_matrix(labels: Sequence[Any], *, names: Sequence[str]) -> np.ndarray:

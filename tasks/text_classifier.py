@@ -13,7 +13,12 @@ from llama_keras.errors import InputError
 from llama_keras.layers import Pooling
 from llama_keras.layers.dropout import Dropout
 from llama_keras.tasks.fine_tuned import FineTunedTask
-from llama_keras.tasks.label_sets import label_matrix, label_set_metrics
+from llama_keras.tasks.label_sets import (
+    class_weights,
+    label_matrix,
+    label_numbers,
+    label_set_metrics,
+)
 from llama_keras.tasks.text_data import as_texts_and_labels, clean_texts, is_raw_text
 from llama_keras.tasks.text_pairs import are_pairs, as_pairs_and_labels, is_raw_pairs
 
@@ -34,13 +39,16 @@ class TextClassifier(FineTunedTask):
     `((first, second), label)`. Tokens of a pair that is too long are left out one by one at the end
     of the longer text (`data.text_pairs`).
 
+    A label is a name, or an integer: the number of its class, as in Keras, unless one of the names
+    is itself a numeral. Of a model with `labels=["1", "2", "3"]` the label 1 is the name "1".
+
     With `multi_label=True` each label is decided by itself, and a text's labels are a list of
     names, possibly empty, or a row of a matrix `(N, C)` of 0 and 1.
 
     Args:
         backbone: a `LlamaBackbone`.
         tokenizer: a `text.Tokenizer`; for pairs with an end-of-text token, which parts the texts.
-        labels: the class names.
+        labels: the class names, strings.
         pairs: whether each example is a pair of texts.
         multi_label: whether a text may have several labels, or none.
         threshold: with `multi_label`, probability above which a label is given.
@@ -95,6 +103,11 @@ class TextClassifier(FineTunedTask):
             **kwargs,
         )
         labels = list(labels)
+        if wrong := [name for name in labels if not isinstance(name, str)]:
+            raise InputError(
+                f"labels must be strings; received {wrong[0]!r} among {labels}. Write numbers as "
+                '"1": integer labels of texts then stand for these names.'
+            )
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise InputError(f"labels must be two or more different names; received {labels}.")
         if not 0.0 < threshold < 1.0:
@@ -176,13 +189,32 @@ class TextClassifier(FineTunedTask):
     def fit(self, x, y=None, **kwargs):
         """Fine-tunes; see `FineTunedTask.fit`.
 
+        Args:
+            x, y: see there.
+            **kwargs: see there. `class_weight` has weights by label names or class numbers, 1 where
+                a label is left out; or is `"balanced"`, for raw text: rare labels then count as
+                much as frequent ones.
+
+        Returns:
+            A Keras `History`.
+
         Raises:
-            InputError: `class_weight` with several labels a text, or see there.
+            InputError: `class_weight` with several labels a text, or with an unknown label; or see
+                there.
         """
-        if self.multi_label and kwargs.get("class_weight") is not None:
-            # Keras would take each row's first label for its class.
-            raise InputError("class_weight is for one label a text; leave it out with multi_label.")
+        if kwargs.get("class_weight") is not None:
+            if self.multi_label:
+                # Keras would take each row's first label for its class.
+                raise InputError(
+                    "class_weight is for one label a text; leave it out with multi_label."
+                )
+            if not self.is_raw(x):
+                kwargs["class_weight"] = class_weights(kwargs["class_weight"], names=self.labels)
         return super().fit(x, y, **kwargs)
+
+    def class_weights(self, given, rows):
+        """Gives the weights of classes by their numbers; see `FineTunedTask.class_weights`."""
+        return class_weights(given, names=self.labels, labels=rows.labels)
 
     def _fit_probe(self, train, validation, *, batch_size, callbacks=(), verbose="auto", **kwargs):
         """Solves the head; `callbacks` see one epoch, and `verbose` has nothing to show."""
@@ -304,17 +336,7 @@ class TextClassifier(FineTunedTask):
                 f"Received the labels {wrong[0]!r:.80} for one text, but this model gives one "
                 "label a text; make it with multi_label=True."
             )
-        numbers = {name: number for number, name in enumerate(self.labels)}
-        if all(isinstance(x, (int, np.integer)) for x in labels):
-            wrong = {int(x) for x in labels} - set(numbers.values())
-            found = [int(x) for x in labels]
-        else:
-            wrong = {x for x in labels if x not in numbers}
-            found = [numbers.get(x, -1) for x in labels]
-        if wrong:
-            shown = sorted(map(str, wrong))[:5]
-            raise InputError(f"Unknown label {', '.join(shown)}; the model knows {self.labels}.")
-        return np.array(found, dtype="int32")
+        return label_numbers(labels, names=self.labels)
 
     def get_config(self):
         """Gives the arguments of the constructor."""

@@ -6,6 +6,7 @@ Axes: N texts, B batch, T tokens of the batch's longest text.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,18 @@ def weighted(rows: TokenRows, class_weight) -> TokenRows:
         class_weight: number of a class → its weight; others weigh 1.
 
     Raises:
-        InputError: the rows do not have one label each.
+        InputError: the rows do not have one label each, or a class or a weight is no number.
     """
     labels = rows.labels
     if not isinstance(labels, np.ndarray) or labels.ndim != 1:
         raise InputError("class_weight needs examples of one label each; leave it out.")
+    for key, weight in class_weight.items():
+        is_weight = isinstance(weight, Real) and 0 <= float(weight) < math.inf
+        if not isinstance(key, Integral) or not is_weight:
+            raise InputError(
+                f"class_weight has {key!r}: {weight!r}; expected the number of a class and a "
+                "weight of 0 or more."
+            )
     found = np.array([class_weight.get(int(label), 1.0) for label in labels], dtype="float32")
     given = rows.sample_weights
     return replace(rows, sample_weights=found if given is None else found * given)

@@ -1,7 +1,10 @@
 """Which weights of a task learn, and how: the article's fine-tuning strategies as small objects."""
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -37,10 +40,29 @@ class DepthRates:
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """A way to fine-tune a task by gradients."""
+    """A way to fine-tune a task by gradients.
+
+    Raises:
+        InputError: a setting is of the wrong type or out of its range.
+    """
 
     name: ClassVar[str]
     learning_rate: float
+
+    def __post_init__(self):
+        self._check("learning_rate", Real, lambda rate: 0 < rate < math.inf, "a positive number")
+
+    def _check(self, setting: str, kind: type, fits: Callable[[Any], bool], expected: str) -> None:
+        value = getattr(self, setting)
+        if isinstance(value, bool) or not isinstance(value, kind) or not fits(value):
+            raise InputError(f"{self.name} takes {expected} for {setting}; received {value!r}.")
+
+    def _check_tuple(self, setting: str, kind: type, fits: Callable, expected: str) -> None:
+        value = getattr(self, setting)
+        items = tuple(value) if isinstance(value, (list, tuple)) else ()
+        if not items or not all(isinstance(item, kind) and fits(item) for item in items):
+            raise InputError(f"{self.name} takes {expected} for {setting}; received {value!r}.")
+        object.__setattr__(self, setting, items)  # a list becomes the tuple that it stands for
 
     def prepare(self, task: Trainable) -> None:
         """Freezes and adds weights before the first step."""
@@ -72,7 +94,7 @@ class Lora(Strategy):
 
     Attributes:
         rank: of the updates.
-        targets: names of the projections that get one.
+        targets: names of the projections that get one; by default all that the model has.
         learning_rate: peak of the schedule.
     """
 
@@ -89,10 +111,31 @@ class Lora(Strategy):
     )
     learning_rate: float = 5e-4
 
+    def __post_init__(self):
+        super().__post_init__()
+        self._check("rank", Integral, lambda rank: rank >= 1, "an integer of 1 or more")
+        self._check_tuple("targets", str, bool, "one or more names of layers")
+
     def prepare(self, task: Trainable) -> None:
-        """Freezes the backbone and adds the updates, once."""
+        """Freezes the backbone and adds the updates, once.
+
+        Raises:
+            InputError: the backbone has no layer of the name of a target.
+        """
         if not getattr(task.backbone, "_lora_enabled_layers", None):
+            self._check_targets(task.backbone)
             task.backbone.enable_lora(self.rank, target_layer_names=list(self.targets))
+
+    def _check_targets(self, backbone) -> None:
+        layers = [layer for layer in backbone._flatten_layers(include_self=False) if layer.weights]
+        known = dict.fromkeys(layer.name for layer in layers if hasattr(layer, "enable_lora"))
+        missing = [name for name in self.targets if name not in known]
+        # The default names every projection there may be; an MLP has no gate.
+        if missing and self.targets != Lora.targets:
+            raise InputError(
+                f"lora finds no layer named {', '.join(missing)} in this model; targets can be "
+                f"{list(known)}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +157,20 @@ class LinearProbe(Strategy):
     penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
     learning_rate: float = 0.0
 
+    def __post_init__(self):
+        self._check("learning_rate", Real, lambda rate: 0 <= rate < math.inf, "a number")
+        if self.layer is not None:
+            self._check("layer", Integral, lambda layer: layer >= 1, "an integer of 1 or more")
+        self._check_tuple("penalties", Real, lambda c: 0 < c < math.inf, "positive numbers")
+
     def prepare(self, task: Trainable) -> None:
         """Freezes the backbone."""
+        count = len(task.backbone.transformer_layers)
+        if self.layer is not None and self.layer > count:
+            raise InputError(
+                f"linear_probe can keep 1 … {count} blocks of this model; received "
+                f"layer={self.layer}."
+            )
         task.backbone.trainable = False
 
 
@@ -132,10 +187,14 @@ class TopLayers(Strategy):
     layers: int = 4
     learning_rate: float = 1e-4
 
+    def __post_init__(self):
+        super().__post_init__()
+        self._check("layers", Integral, lambda layers: layers >= 1, "an integer of 1 or more")
+
     def prepare(self, task: Trainable) -> None:
         """Freezes the embeddings and the lower blocks."""
         blocks = task.backbone.transformer_layers
-        if not 0 < self.layers <= len(blocks):
+        if self.layers > len(blocks):
             raise InputError(
                 f"top_layers can train 1 … {len(blocks)} blocks of this model; received "
                 f"layers={self.layers}."
@@ -158,6 +217,10 @@ class LayerwiseDecay(Strategy):
     name: ClassVar[str] = "layerwise_lr_decay"
     decay: float = 0.9
     learning_rate: float = 1e-4
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check("decay", Real, _is_share, "a number above 0 and up to 1")
 
     def prepare(self, task: Trainable) -> None:
         """Makes all weights of the backbone trainable."""
@@ -186,6 +249,10 @@ class GradualUnfreezing(Strategy):
     name: ClassVar[str] = "gradual_unfreezing"
     complete_at: float = 0.5
     learning_rate: float = 5e-5
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check("complete_at", Real, _is_share, "a number above 0 and up to 1")
 
     def prepare(self, task: Trainable) -> None:
         """Makes all weights of the backbone trainable."""
@@ -218,6 +285,10 @@ class BitFit(Strategy):
             variable.trainable = len(variable.shape) < 2
 
 
+def _is_share(value) -> bool:
+    return 0 < value <= 1
+
+
 def _unfreeze(backbone) -> None:
     # Setting what is set already does nothing, not even to the layers within: LoRA leaves blocks
     # trainable whose kernels are not.
@@ -228,8 +299,15 @@ def _unfreeze(backbone) -> None:
 
 def _freeze_embeddings(backbone) -> None:
     for layer in (backbone.token_embedding, getattr(backbone, "position_embedding", None)):
-        if layer is not None:
-            layer.trainable = False
+        for variable in [] if layer is None else layer.variables:
+            # An untied output matrix is the head, though the layer of the embeddings holds it.
+            if not is_output(variable.path):
+                variable.trainable = False
+
+
+def is_output(path: str) -> bool:
+    """Says whether a variable is the output matrix of a model that does not tie it."""
+    return path.endswith("token_embedding/reverse_embeddings")
 
 
 STRATEGIES = {
@@ -250,19 +328,23 @@ def get_strategy(strategy: str | dict[str, Any] | Strategy) -> Any:
     """Gives the strategy of a name or of `strategy_config`, or the given one.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is none of that name, or a setting is not one that it takes.
     """
-    if not isinstance(strategy, (str, dict)):
+    if isinstance(strategy, Strategy):
         return strategy
-    fields = {"name": strategy} if isinstance(strategy, str) else dict(strategy)
+    if not isinstance(strategy, (str, dict)):
+        raise InputError(
+            f"strategy={strategy!r:.80} is neither a name of {list(STRATEGIES)} nor an object of "
+            "training.fine_tuning."
+        )
+    fields: dict[str, Any] = {"name": strategy} if isinstance(strategy, str) else dict(strategy)
     name = fields.pop("name")
     if name not in STRATEGIES:
         raise InputError(f"strategy={name!r} is not known; expected one of {list(STRATEGIES)}.")
     known = [field.name for field in dataclasses.fields(STRATEGIES[name])]
     if unknown := set(fields) - set(known):
         raise InputError(f"Strategy {name} has no setting {sorted(unknown)}; it has {known}.")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return STRATEGIES[name](**values)
+    return STRATEGIES[name](**fields)
 
 
 def strategy_config(strategy) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from llama_keras.data.bucketing import TokenRows
 from llama_keras.data.inference import graph_of, run_rows
+from llama_keras.errors import InputError
 from llama_keras.layers import Pooling
 
 # Rows that decide which layer is best; more of them would only cost memory (N · L · E floats).
@@ -113,7 +114,11 @@ def fit_probe(
         pooling: see `layers.Pooling`.
         batch_size: texts in a batch.
         num_classes: C.
+
+    Raises:
+        InputError: the texts to solve by have all the same label.
     """
+    _check_labels(train)
 
     def features(rows, layers):
         return layer_features(backbone, rows, pooling=pooling, layers=layers, batch_size=batch_size)
@@ -122,6 +127,7 @@ def fit_probe(
     if layer is None:
         layers = list(range(1, backbone.config.num_layers + 1))
         parts = [_spread(rows) for rows in (train, validation)]
+        _check_labels(parts[0])
         found = [features(part, layers) for part in parts]
         by_layer = _score_layers(found, parts)
         best = int(np.argmax(by_layer))
@@ -134,6 +140,15 @@ def fit_probe(
     scores = [probe.accuracy(made[1], validation.labels) for probe in probes]
     best = int(np.argmax(scores))
     return ProbeFit(layer, *probes[best].dense_weights(num_classes), scores[best], by_layer)
+
+
+def _check_labels(rows: TokenRows) -> None:
+    if len(set(np.asarray(rows.labels).tolist())) < 2:
+        raise InputError(
+            f"linear_probe needs texts of two or more labels to solve its head; the "
+            f"{len(rows.token_ids)} texts to solve by have one. Give more texts of each label. "
+            "Without validation_data a tenth is set aside to choose by: give that, too."
+        )
 
 
 def _score_layers(features, rows) -> list[float]:

@@ -5,7 +5,7 @@ for every operation of the formula, here XLA makes one loop of it. On CPUs, wher
 step of a small batch, `benchmarks/train.py` shows the difference.
 
 Depths of a backbone of L blocks: 0 for embeddings, 1 … L for the blocks, L + 1 for all that comes
-after (final norm, head).
+after (final norm, head, an output matrix that is not tied to the embeddings).
 """
 
 import functools
@@ -17,17 +17,20 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from llama_keras.training.fine_tuning import is_output
+
 _BLOCK = re.compile(r"transformer_layer_(\d+)")
 _EMBEDDING = re.compile(r"(token|position)_embedding")
 _ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
-_NOT_DECAYED = re.compile(r"scale|bias")
+_NOT_DECAYED = ["scale", "bias", "log_temperature"]
 
 
 def depth_of(path: str, *, num_layers: int) -> int:
     """Gives the depth of the variable of that path."""
     if found := _BLOCK.search(path):
         return int(found[1]) + 1
-    return 0 if _EMBEDDING.search(path) else num_layers + 1
+    is_below = _EMBEDDING.search(path) and not is_output(path)
+    return 0 if is_below else num_layers + 1
 
 
 @functools.cache
@@ -143,7 +146,8 @@ class DepthwiseAdamW(_FusedAdam):
         learning_rate: a number or a schedule.
         shares: L + 2 factors of the rate, by depth.
         starts: L + 2 steps, by depth, from which weights learn; by default all from the first.
-        decay: decoupled weight decay, with the same share; norms and biases have none.
+        decay: decoupled weight decay, with the same share; norms, biases and learned temperatures
+            have none.
         **kwargs: of `keras.optimizers.Adam`.
     """
 
@@ -166,7 +170,8 @@ class DepthwiseAdamW(_FusedAdam):
         super().build(variables)
         num_layers = len(self.shares) - 2
         self._places = [depth_of(v.path, num_layers=num_layers) for v in variables]
-        self._decays = [self.decay and not _NOT_DECAYED.search(v.name) for v in variables]
+        kept = re.compile("|".join(_NOT_DECAYED))
+        self._decays = [self.decay and not kept.search(v.name) for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         """Changes one variable by its gradient."""
@@ -209,5 +214,5 @@ def default_adamw(learning_rate: float, total_steps: int | None, *, depth_rates=
         shares, starts = depth_rates.shares, depth_rates.starts
         return DepthwiseAdamW(rate, shares=shares, starts=starts, global_clipnorm=1.0)
     optimizer = AdamW(rate, weight_decay=0.01, global_clipnorm=1.0)
-    optimizer.exclude_from_weight_decay(var_names=["scale", "bias"])
+    optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     return optimizer

@@ -1,11 +1,18 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_keras.data.bucketing import NO_LABEL, TokenRows, inference_batches, training_batches
+from llama_keras.data.bucketing import (
+    NO_LABEL,
+    TokenRows,
+    inference_batches,
+    training_batches,
+    weighted,
+)
 from llama_keras.errors import InputError
 
 
@@ -90,3 +97,14 @@ def test_labels_of_tokens_are_padded_like_tokens():
     assert rows.take([1]).labels == [[1]]
     with pytest.raises(InputError, match="Row 1 has 1 tokens but 2 labels"):
         TokenRows([[1], [2]], pad_id=0, labels=[[1], [1, 1]])
+
+
+def test_class_weights_multiply_those_of_texts():
+    rows = replace(make_rows([1, 2, 3]), sample_weights=np.array([1.0, 2.0, 3.0], "float32"))
+    found = weighted(rows, {1: 0.5, np.int64(2): 2}).sample_weights
+    assert np.asarray(found).tolist() == [1.0, 1.0, 6.0]
+    for wrong in ({"a": 1.0}, {1.5: 1.0}, {1: "2"}, {1: -1.0}, {1: float("inf")}):
+        with pytest.raises(InputError, match="expected the number of a class and a weight of 0"):
+            weighted(rows, wrong)
+    with pytest.raises(InputError, match="needs examples of one label each"):
+        weighted(replace(rows, labels=None), {1: 1.0})

@@ -3,6 +3,7 @@
 Axes: B batch, T tokens, C tags.
 """
 
+import functools
 import itertools
 import math
 
@@ -15,7 +16,7 @@ from keras import ops
 
 from llama_keras.errors import InputError
 from llama_keras.layers import LinearChainCRF
-from tests.layers.longhand import numpy, weight
+from tests.layers.longhand import numpy, on_tensorflow, weight
 
 TAGS = 3
 NEVER_AFTER = [[True, False, True], [True, True, True], [True, True, False]]
@@ -33,8 +34,27 @@ CONSTRAINTS = {
 }
 
 
-def chain_of(constraints: str, seed=0, **arguments) -> LinearChainCRF:
-    chain = LinearChainCRF(TAGS, **CONSTRAINTS[constraints], **arguments)
+def plain(constraints: str, scale: float) -> LinearChainCRF:
+    return LinearChainCRF(TAGS, **CONSTRAINTS[constraints], scale=scale)
+
+
+@functools.cache
+def graphed(constraints: str, scale: float) -> LinearChainCRF:
+    """Gives a chain whose methods are graphs on TensorFlow, for all the tests that share it."""
+    chain = plain(constraints, scale)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        emissions = tf.TensorSpec([None, None, TAGS])
+        tags, mask = (tf.TensorSpec([None, None], dtype) for dtype in (tf.int32, tf.bool))
+        for name in ("call", "log_likelihood", "log_partition", "marginals"):
+            given = [emissions, tags, mask] if name == "log_likelihood" else [emissions, mask]
+            setattr(chain, name, tf.function(getattr(chain, name), input_signature=given))
+    return chain
+
+
+def chain_of(constraints: str, *, seed=0, scale=1.0, make=graphed) -> LinearChainCRF:
+    chain = make(constraints, scale)
     generator = np.random.default_rng(seed)
     for variable in chain.weights:
         variable.assign(generator.normal(size=variable.shape))
@@ -133,30 +153,57 @@ def test_gradient_is_what_is_expected_less_what_is_there():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def surplus(chain, emissions, tags) -> dict[str, np.ndarray]:
+    """Gives how often each weight counts over all paths, less how often in the given one."""
+    found = {"transitions": np.zeros((TAGS, TAGS)), "start": np.zeros(TAGS), "end": np.zeros(TAGS)}
+
+    def count(path, share):
+        np.add.at(found["transitions"], (path[:-1], path[1:]), share)
+        found["start"][path[0]] += share
+        found["end"][path[-1]] += share
+
+    for row, mask in enumerate(MASKS[:5]):
+        scored = list(paths(chain, emissions[row][mask]))
+        total = log_sum([score for score, _ in scored])
+        for score, path in scored:
+            count(np.array(path), math.exp(score - total))
+        count(tags[row][mask], -1.0)
+    return found
+
+
 def test_gradient_of_transitions_against_differences():
     chain, emissions = chain_of("free"), batch(seed=3)
     tags = np.zeros(MASKS.shape, "int32")
     start = weight(chain.transitions_weight)
+    expected = surplus(chain, emissions, tags)["transitions"]
 
     def loss(values):
         chain.transitions_weight.assign(values)
         return float(-numpy(chain.log_likelihood(emissions, tags, MASKS)).astype("float64").sum())
 
     step = 1e-2
-    for i, j in itertools.product(range(TAGS), repeat=2):
+    for place in itertools.product(range(TAGS), repeat=2):
         change = np.zeros((TAGS, TAGS))
-        change[i, j] = step
+        change[place] = step
         slope = (loss(start + change) - loss(start - change)) / (2 * step)
-        chain.transitions_weight.assign(start)
-        expected = 0.0  # how often it is taken over all paths, less how often in the given one
-        for row, mask in enumerate(MASKS[:5]):
-            scored = list(paths(chain, emissions[row][mask]))
-            total = log_sum([score for score, _ in scored])
-            for score, path in scored:
-                taken = list(itertools.pairwise(path)).count((i, j))
-                expected += taken * math.exp(score - total)
-            expected -= (mask.sum() - 1) * (i == j == 0)
-        assert slope == pytest.approx(expected, abs=2e-3)
+        assert slope == pytest.approx(expected[place], abs=2e-3)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("constraints", CONSTRAINTS)
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_gradients_of_all_weights(constraints, scale):
+    import tensorflow as tf
+
+    chain, emissions = chain_of(constraints, scale=scale), batch(seed=3)
+    tags = numpy(chain(batch(seed=4), MASKS)).astype("int32")  # legal, and not the likeliest
+    weights = {name: getattr(chain, f"{name}_weight") for name in ("transitions", "start", "end")}
+    with tf.GradientTape() as tape:
+        loss = -ops.sum(chain.log_likelihood(emissions, tags, MASKS))
+    found = tape.gradient(loss, {name: variable.value for name, variable in weights.items()})
+    for name, expected in surplus(chain, emissions, tags).items():
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(numpy(found[name]), scale * expected, atol=1e-4, err_msg=name)
 
 
 @settings(max_examples=25, deadline=None)
@@ -167,13 +214,24 @@ def test_padding_changes_nothing(length, seed, constraints):
     mask = np.ones((1, length), "bool")
     wide = np.pad(emissions, ((0, 0), (1, 2), (0, 0)), constant_values=7.0)
     wide_mask = np.pad(mask, ((0, 0), (1, 2)))
-    plain = numpy(chain(emissions))
-    assert (numpy(chain(wide, wide_mask))[:, 1:-2] == plain).all()
-    tags = plain.astype("int32")
+    best = numpy(chain(emissions, mask))
+    assert (numpy(chain(wide, wide_mask))[:, 1:-2] == best).all()
+    tags = best.astype("int32")
     wide_tags = np.pad(tags, ((0, 0), (1, 2)), constant_values=-1)
-    a = numpy(chain.log_likelihood(emissions, tags))
+    a = numpy(chain.log_likelihood(emissions, tags, mask))
     b = numpy(chain.log_likelihood(wide, wide_tags, wide_mask))
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_all_tokens_count_by_default():
+    chain, emissions = chain_of("free", make=plain), batch(width=2)
+    tags, mask = np.zeros((len(MASKS), 2), "int32"), np.ones((len(MASKS), 2), "bool")
+    for function in (chain, chain.log_partition, chain.marginals):
+        np.testing.assert_allclose(
+            numpy(function(emissions)), numpy(function(emissions, mask)), rtol=1e-6
+        )
+    found, expected = (chain.log_likelihood(emissions, tags, m) for m in (None, mask))
+    np.testing.assert_allclose(numpy(found), numpy(expected), rtol=1e-6)
 
 
 def test_without_weights_it_only_keeps_sequences_legal():
@@ -206,7 +264,7 @@ def test_sums_are_in_float32(dtype):
 
 
 def test_compiled_equals_plain():
-    chain, emissions = chain_of("constrained"), batch()
+    chain, emissions = chain_of("constrained", make=plain), batch()
     tags = numpy(chain(emissions, MASKS)).astype("int32")
 
     def all_of(emissions, tags, masks):
@@ -226,9 +284,9 @@ def test_compiled_equals_plain():
             tf.function(all_of, jit_compile=True),
             tf.function(all_of, input_signature=unknown),
         ]
-    plain = all_of(emissions, tags, MASKS)
+    expected = all_of(emissions, tags, MASKS)
     for function in compiled:
-        for a, b in zip(plain, function(emissions, tags, MASKS), strict=True):
+        for a, b in zip(expected, function(emissions, tags, MASKS), strict=True):
             np.testing.assert_allclose(numpy(a), numpy(b), atol=1e-5)
 
 

@@ -63,6 +63,27 @@ def test_datasets():
         as_texts_and_spans(dataset.repeat(), None)
 
 
+def test_datasets_that_are_read_otherwise_are_named():
+    words, tags = tf.constant([["Ann", "left"]]), tf.constant([["B-PER", "O"]])
+    spans = tf.constant([[0, 3]])
+    wrong = {
+        "dense batch": (words[None], tags[None]),
+        "padded": (tf.constant([["a", ""]])[None], tf.constant([["O", ""]])[None]),
+        "numbers": (words, tf.constant([[1, 0]])),
+        "text and spans": (tf.constant(["Ann left"]), spans),
+        "text and labels": (tf.constant(["Ann left"]), tf.constant(["PER"])),
+        "three parts": (words, tags, tags),
+        "deeper": (tf.ragged.constant([[[["a"]]]]), tf.ragged.constant([[[["O"]]]])),
+    }
+    for elements in wrong.values():
+        dataset = tf.data.Dataset.from_tensor_slices(elements)
+        with pytest.raises(InputError, match=r"expected pairs \(words, tags\), each a vector of s"):
+            as_texts_and_spans(dataset, None)
+    dataset = tf.data.Dataset.from_tensors((tf.constant([b"\xff"]), tf.constant(["O"])))
+    with pytest.raises(InputError, match="number 0 is not UTF-8"):
+        as_texts_and_spans(dataset, None)
+
+
 def test_what_is_raw():
     assert is_raw_entities("a") and is_raw_entities(["a"]) and is_raw_entities(WORDS)
     assert not is_raw_entities({"token_ids": [[1]]})

@@ -2,7 +2,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.utils.class_weight import compute_sample_weight
 
+from llama_keras.data.bucketing import weighted
 from llama_keras.errors import InputError
 from llama_keras.tasks import CausalLM, TextClassifier
 from llama_keras.tasks.text_classifier import SmoothedCrossEntropy
@@ -335,3 +337,86 @@ def test_class_weights_change_what_is_learned(make_classifier, toy_data):
     weights = {0: 0.0, 1: 1.0}
     model.fit(texts, labels, class_weight=weights, epochs=2, batch_size=16, verbose=0)
     assert {row["label"] for row in model.predict(texts, verbose=0)} == {model.labels[1]}
+
+
+def label_numbers_of(model, labels):
+    return np.asarray(model.token_rows(["a"] * len(labels), labels).labels).tolist()
+
+
+def test_integers_are_class_numbers_unless_names_are_numerals(make_classifier):
+    assert label_numbers_of(make_classifier(), [1, 0, "positive"]) == [1, 0, 1]
+    numerals = make_classifier(labels=["1", "2", "3"])
+    for labels in ([1, 2, 1], np.array([1, 2, 1]), ["1", "2", "1"], ["1", 2, "1"]):
+        assert label_numbers_of(numerals, labels) == [0, 1, 0]
+    assert label_numbers_of(make_classifier(labels=["1", "-1", "none"]), [-1, 1]) == [1, 0]
+    with pytest.raises(InputError, match=r"Unknown label 0; the model knows \['1', '2', '3'\]"):
+        numerals.fit(["a", "b"], [0, 1])
+    dataset = tf.data.Dataset.from_tensor_slices((["a", "b"], [3, 1]))
+    assert np.asarray(numerals.example_rows(dataset, None).labels).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 3], ["a", None], np.array([0, 1])])
+def test_names_are_strings(make_classifier, labels):
+    with pytest.raises(InputError, match="labels must be strings; received .* Write numbers as"):
+        make_classifier(labels=labels)
+
+
+def weights_of(model, class_weight, labels):
+    rows = model.token_rows(["a"] * len(labels), labels)
+    return np.asarray(weighted(rows, model.class_weights(class_weight, rows)).sample_weights)
+
+
+def test_class_weights_by_name_number_or_balanced(make_classifier):
+    labels = ["negative", "positive", "positive", "positive"]
+    model = make_classifier()
+    for given in ({"positive": 5.0}, {1: 5.0}, {np.int64(1): 5}, {"negative": 1.0, 1: 5.0}):
+        assert weights_of(model, given, labels).tolist() == [1.0, 5.0, 5.0, 5.0]
+    found = weights_of(model, "balanced", labels)
+    assert found == pytest.approx(compute_sample_weight("balanced", labels))
+    numerals = make_classifier(labels=["1", "2", "3"])
+    for given in ({"2": 5.0}, {1: 1.0, 2: 5.0, 3: 1.0}, {0: 1.0, 1: 5.0, 2: 1.0}):
+        assert weights_of(numerals, given, [1, 2, 3]).tolist() == [1.0, 5.0, 1.0]
+
+
+def test_class_weights_by_name_change_what_is_learned(make_classifier, toy_data):
+    texts, labels = toy_data
+    model = make_classifier(strategy=FAST)
+    weights = {"negative": 0.0}
+    model.fit(texts, labels, class_weight=weights, epochs=2, batch_size=16, verbose=0)
+    assert {row["label"] for row in model.predict(texts, verbose=0)} == {"positive"}
+    features = {"token_ids": np.array([[5, 6]] * 2), "padding_mask": np.ones((2, 2), "int32")}
+    model.compile(keras.optimizers.SGD(0.0))
+    history = model.fit(
+        features, np.array([0, 0]), class_weight={"negative": 0.0}, verbose=0
+    ).history
+    assert history["loss"] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"neutral": 2.0}, r"Unknown label neutral; the model knows \['negative', 'positive'\]"),
+        ({2: 2.0}, "Unknown label 2"),
+        ({"positive": -1.0}, "a weight of 0 or more"),
+        ({"positive": "2"}, "a weight of 0 or more"),
+        ({"positive": float("nan")}, "a weight of 0 or more"),
+        ({"positive": 1.0, 1: 2.0}, "a class twice"),
+        ("rare", "class_weight='rare'; expected weights by label"),
+        ([1.0, 2.0], "expected weights by label"),
+    ],
+)
+def test_wrong_class_weights_are_named(make_classifier, toy_data, given, message):
+    with pytest.raises(InputError, match=message):
+        make_classifier().fit(*toy_data, class_weight=given, verbose=0)
+
+
+def test_an_integer_that_may_be_a_name_or_a_number_is_refused(make_classifier):
+    model = make_classifier(labels=["1", "2", "3"])
+    with pytest.raises(InputError, match="write the names as strings"):
+        weights_of(model, {1: 5.0}, [1, 2])
+
+
+def test_a_probe_that_would_be_left_with_one_label_is_refused(make_classifier):
+    model = make_classifier(strategy="linear_probe")
+    with pytest.raises(InputError, match="linear_probe needs texts of two or more labels"):
+        model.fit(["good", "bad"], ["positive", "negative"], verbose=0)

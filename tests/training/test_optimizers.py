@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from llama_keras.training.optimizers import AdamW, DepthwiseAdamW, depth_of
+from llama_keras.training.fine_tuning import DepthRates
+from llama_keras.training.optimizers import AdamW, DepthwiseAdamW, default_adamw, depth_of
 
 LAYERS = 2
 CLOSE = 2e-6
@@ -39,6 +40,7 @@ def test_depths():
     found = [depth_of(f"backbone/{path}/kernel", num_layers=LAYERS) for path in PATHS]
     assert found == [0, 1, 2, 3]
     assert depth_of("backbone/position_embedding/embeddings", num_layers=LAYERS) == 0
+    assert depth_of("token_embedding/reverse_embeddings", num_layers=LAYERS) == 3
     assert depth_of("backbone/transformer_layer_11/attention/x", num_layers=12) == 12
     assert depth_of("backbone/layer_norm/scale", num_layers=12) == 13
 
@@ -66,13 +68,16 @@ def test_weights_learn_from_their_step_on():
         assert [bool((v == d + 1.0).all()) for d, v in enumerate(values)] == still
 
 
-def test_norms_and_biases_do_not_decay():
-    weights = [keras.Variable(np.ones(2, "float32"), name=name) for name in ("scale", "kernel")]
-    optimizer = DepthwiseAdamW(0.1, shares=[1.0, 1.0], decay=0.5)
+@pytest.mark.parametrize("rates", [None, DepthRates([1.0, 1.0], [0, 0])])
+def test_matrices_alone_decay(rates):
+    names = ("scale", "bias", "log_temperature", "kernel")
+    weights = [keras.Variable(np.ones(2, "float32"), name=name) for name in names]
+    optimizer = default_adamw(0.1, None, depth_rates=rates)
     optimizer.build(weights)
-    optimizer.apply([ops.zeros(2)] * 2, weights)
-    assert ops.convert_to_numpy(weights[0]) == pytest.approx(1.0)
-    assert ops.convert_to_numpy(weights[1]) == pytest.approx(0.95)
+    optimizer.apply([ops.zeros(2)] * 4, weights)
+    for weight in weights[:3]:
+        np.testing.assert_array_equal(ops.convert_to_numpy(weight), 1.0)
+    assert ops.convert_to_numpy(weights[3]) == pytest.approx(0.999)
 
 
 SETTINGS = {
@@ -203,11 +208,20 @@ for one, other in zip(*found, strict=True):
 """
 
 
-def test_weights_on_several_devices(repository):
+def run_alone(script, folder, **environment):
+    """Runs a script in a process of its own; asserts that it succeeds."""
     done = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES], cwd=repository, capture_output=True, text=True
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_weights_on_several_devices(repository):
+    run_alone(TWO_DEVICES, repository)
 
 
 UNDER_JAX = """
@@ -223,11 +237,4 @@ for strategy in ("full", "layerwise_lr_decay"):
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 def test_the_default_optimizers_work_under_jax(repository):
-    done = subprocess.run(
-        [sys.executable, "-c", UNDER_JAX],
-        cwd=repository,
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_alone(UNDER_JAX, repository, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
