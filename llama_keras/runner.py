@@ -14,6 +14,7 @@ from typing import Any
 
 from llama_keras.errors import InputError
 from llama_keras.kinds import TaskKind, get_kind
+from llama_keras.kinds.kind import check_attention_mask
 from llama_keras.run_folder import RunFolder, run_folder
 from llama_keras.tasks.recipe import Recipe
 
@@ -86,6 +87,7 @@ def _carry_out(recipe: Recipe, folder: RunFolder, placement, say) -> Run:
     kind = get_kind(recipe.task)
     parts = _load_parts(recipe, kind)
     labels = kind.labels(recipe, parts)
+    check_attention_mask(recipe)
     keras.utils.set_random_seed(recipe.train.seed)
     callbacks = _callbacks(recipe, directory, validation="validation" in parts)
     speed = Throughput(directory / "logs" / "throughput")
@@ -188,10 +190,11 @@ def _measure(model, kind: TaskKind, parts) -> dict[str, Any]:
         if name not in parts:
             continue
         found = kind.measure(model, parts[name])
-        result[name] = {key: metric.value for key, metric in found.items()}
-        result[name]["n"] = len(parts[name])
-        result[name]["intervals"] = {
-            key: [metric.low, metric.high] for key, metric in found.items()
+        metrics = found.metrics.items()
+        result[name] = {
+            **{key: metric.value for key, metric in metrics},
+            **{"n": len(parts[name]), **found.counts},
+            "intervals": {key: [metric.low, metric.high] for key, metric in metrics},
         }
     return result
 

@@ -1,6 +1,7 @@
 """Recipes: a fine-tuning run as one checked record, read from YAML and overridden by name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,8 @@ class RecipeData(Record):
     train: str | None = None
     """A file, folder, `tfds:NAME/SPLIT`, `package:FILE` or `shared:FILE`; needed."""
     validation: str | None = None
-    """Chooses epochs, layers and penalties; without it a tenth of `train` is set aside."""
+    """Measured after each epoch and at the end; `train.early_stopping` needs it. `linear_probe`
+    chooses its layer and penalty by it, or else by a tenth of `train` that it sets aside."""
     test: str | None = None
     """Measured once at the end; without it only the validation scores are reported."""
     text_column: str | list[str] = "text"
@@ -51,8 +53,8 @@ class RecipeData(Record):
 class RecipeModel(Record):
     """The backbone's changes and the head."""
 
-    attention_mask: Literal["causal", "bidirectional"] = "causal"
-    """Who sees whom."""
+    attention_mask: Literal["causal", "bidirectional"] | None = None
+    """Who sees whom; by default as the preset's model has it."""
     pooling: Literal["last", "mean"] | None = None
     """By default last for causal, mean for bidirectional models."""
     pairs: bool = False
@@ -149,6 +151,41 @@ def check_jit(train) -> None:
         )
 
 
+_USES = (
+    (("causal_lm",), ("data.prompt", "data.response", "data.turns_column", "train.packing")),
+    (("causal_lm",), [f"generation.{name}" for name in RecipeGeneration.model_fields]),
+    (("question_answering",), [f"answers.{name}" for name in RecipeAnswers.model_fields]),
+    (("text_classification",), ("model.pairs", "model.multi_label", "model.threshold")),
+    (("text_classification",), ("train.class_weights", "train.label_smoothing")),
+    (("text_classification",), ("data.names_column",)),
+    (("token_classification",), ("data.tag_scheme", "data.word_separator")),
+    (("token_classification",), ("model.tag_head", "model.tag_scheme")),
+    (("text_classification", "embedding"), ("model.pooling",)),
+    (("text_classification", "token_classification", "question_answering"), ("model.dropout",)),
+    (
+        ("text_classification", "token_classification", "causal_lm"),
+        ("data.text_column", "data.label_column"),
+    ),
+    (
+        ("text_classification", "token_classification", "causal_lm", "question_answering"),
+        ("data.data_dir",),
+    ),
+)
+# Setting -> the tasks that use it; a setting that is not here is for all.
+_TASKS_WITH = {name: tasks for tasks, settings in _USES for name in settings}
+# What a solved head has no use for; epochs may stay, so that `--set strategy=…` is enough.
+_NOT_FOR_PROBES = (
+    "model.dropout",
+    "model.rematerialize",
+    "train.learning_rate",
+    "train.gradient_accumulation_steps",
+    "train.packing",
+    "train.class_weights",
+    "train.label_smoothing",
+    "train.early_stopping",
+)
+
+
 def _strategy(value: Any) -> dict[str, Any]:
     if isinstance(value, dict) and "name" not in value:
         raise ValueError("give a strategy by name, or as {name: NAME, SETTING: VALUE}")
@@ -197,26 +234,30 @@ class Recipe(Record):
 
     @model_validator(mode="after")
     def _can_train_so(self):
-        train = self.train
-        check_jit(train)
-        if train.packing and self.task != "causal_lm":
-            raise ValueError(
-                f"train.packing is for task: causal_lm; a {self.task} recipe puts texts of like "
-                "length into a batch"
-            )
-        if train.gradient_accumulation_steps > 1 and self.task == "embedding":
+        check_jit(self.train)
+        for setting in self._changed(_TASKS_WITH):
+            if self.task not in (tasks := _TASKS_WITH[setting]):
+                raise ValueError(
+                    f"{setting} is for task: {' or '.join(tasks)}; a {self.task} recipe does not "
+                    "use it, so leave it out"
+                )
+        if self.train.gradient_accumulation_steps > 1 and self.task == "embedding":
             raise ValueError(
                 "train.gradient_accumulation_steps: an embedding compares all texts of a batch "
                 "with each other; take smaller batches"
             )
-        if self.strategy["name"] == "linear_probe":
-            parts = train.gradient_accumulation_steps > 1
-            if train.packing or parts or self.model.rematerialize:
-                raise ValueError(
-                    "linear_probe takes no steps and keeps no activations; leave train.packing, "
-                    "train.gradient_accumulation_steps and model.rematerialize out"
-                )
+        is_probe = self.strategy["name"] == "linear_probe"
+        if is_probe and (changed := self._changed(_NOT_FOR_PROBES)):
+            raise ValueError(
+                "linear_probe takes no steps and keeps no activations; leave "
+                f"{', '.join(changed)} out"
+            )
         return self
+
+    def _changed(self, settings: Iterable[str]) -> list[str]:
+        """Gives those of the settings, by dotted names, that are not at their defaults."""
+        default = Recipe.model_construct(name=self.name)
+        return [name for name in settings if attrgetter(name)(self) != attrgetter(name)(default)]
 
     @field_validator("labels", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ Each becomes token ids, and for each of them 1 where its prediction counts, else
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from llama_keras.errors import InputError
@@ -63,8 +64,7 @@ def _conversation(tokenizer, messages: Sequence[Mapping[str, Any]], row: int) ->
     for at, message in enumerate(messages):
         if message.get("role") != "assistant":
             continue
-        # An opening with no turn before it cannot be rendered; nothing then comes before it.
-        before = tokenizer.encode_chat(messages[:at]) if at else []
+        before = tokenizer.encode_chat(messages[:at]) if at else _before_opening(tokenizer, message)
         after = tokenizer.encode_chat(messages[: at + 1], add_generation_prompt=False)
         if whole[: len(after)] != after or after[: len(before)] != before:
             raise InputError(
@@ -75,6 +75,21 @@ def _conversation(tokenizer, messages: Sequence[Mapping[str, Any]], row: int) ->
     if not any(weights):
         raise InputError(f"Conversation {row} has no turn with the role 'assistant' to learn from.")
     return whole, weights
+
+
+def _before_opening(tokenizer, message: Mapping[str, Any]) -> list[int]:
+    """Gives what a template puts before a conversation's first words, such as a system prompt.
+
+    No turns cannot be rendered, so it is what two openings with different words have in common.
+    """
+    content = message.get("content")
+    words = "1" if str(content).lstrip().startswith("0") else "0"
+    openings = [
+        tokenizer.encode_chat([opening], add_generation_prompt=False)
+        for opening in (message, {**message, "content": words})
+    ]
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(*openings, strict=False))
+    return [token_id for token_id, _ in pairs]
 
 
 def _has_end(tokenizer) -> bool:

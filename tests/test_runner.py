@@ -81,24 +81,93 @@ def test_bad_data_stops_before_anything_is_written(files, override, message):
     assert not output.exists()
 
 
-def test_strategies_with_settings_weights_and_early_stopping(files):
+def test_strategies_with_settings_and_class_weights(files, monkeypatch):
+    from llama_keras.data import bucketing
+
+    rows = [{"text": f"day {n}", "label": "yes" if n < 8 else "no"} for n in range(32)]
+    (files / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = recipe_of(
         files,
         "strategy={name: lora, rank: 2}",
         "train.class_weights=balanced",
         "train.label_smoothing=0.1",
-        "train.early_stopping=1",
         "train.learning_rate=0.01",
     )
+    found, weighted = [], bucketing.weighted
+
+    def noted(rows, class_weight):
+        found.append(class_weight)
+        return weighted(rows, class_weight)
+
+    monkeypatch.setattr(bucketing, "weighted", noted)
     run = run_recipe(recipe, output=files / "run", say=lambda line: None)
+    assert found == [{0: pytest.approx(2 / 3), 1: pytest.approx(2.0)}]  # 24 no, 8 yes
     assert (run.model.strategy.rank, run.model.strategy.learning_rate) == (2, 0.01)
     assert run.model.label_smoothing == 0.1
     assert run.metrics["strategy"] == "lora"
     assert load_recipe(files / "run/recipe.yaml").strategy == recipe.strategy
+
+
+def test_early_stopping_ends_a_run_that_gets_no_better(files):
+    # With a rate of nothing no epoch is better than the first.
+    settings = ("train.early_stopping=1", "train.epochs=5", "train.learning_rate=1.0e-30")
+    run = run_recipe(recipe_of(files, *settings), output=files / "run", say=lambda line: None)
+    assert len(run.metrics["history"]["val_loss"]) == 2
     without = recipe_of(files, "train.early_stopping=1", "data.validation=null")
     with pytest.raises(InputError, match=r"early_stopping needs validation data"):
         run_recipe(without, output=files / "other")
     assert not (files / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("mask", "given", "seen", "pooling"),
+    [
+        ("bidirectional", "null", "bidirectional", "mean"),
+        ("causal", "null", "causal", "last"),
+        ("bidirectional", "causal", "causal", "last"),
+        ("prefix", "causal", "causal", "last"),
+    ],
+)
+def test_a_model_keeps_the_attention_mask_of_its_preset(files, mask, given, seen, pooling):
+    preset = preset_of(files, mask)
+    recipe = recipe_of(files, f"preset={preset}", f"model.attention_mask={given}", "data.limit=8")
+    run = run_recipe(recipe, output=files / "run", say=lambda line: None)
+    assert run.model.backbone.config.attention_mask == seen
+    assert run.model.pooling.mode == pooling
+
+
+@pytest.mark.parametrize(
+    ("mask", "task", "message"),
+    [
+        (
+            "prefix",
+            "text_classification",
+            r"one of \['causal', 'bidirectional'\], and has .*'prefix' on .*; set model",
+        ),
+        (
+            "bidirectional",
+            "causal_lm",
+            r"one of \['causal'\], and has .*'bidirectional' on .*; set model",
+        ),
+    ],
+)
+def test_an_attention_mask_that_the_task_cannot_use_is_named(files, mask, task, message):
+    train = f"data.train={files / 'train'}.jsonl"
+    recipe = load_recipe(task, overrides=[f"preset={preset_of(files, mask)}", train])
+    with pytest.raises(InputError, match=message):
+        run_recipe(recipe, output=files / "run", say=lambda line: None)
+    assert not (files / "run").exists()
+
+
+def preset_of(files, mask):
+    from llama_keras.models import LlamaBackbone
+    from llama_keras.models.presets import save_to_preset
+    from llama_keras.text import Tokenizer
+
+    backbone = LlamaBackbone.from_preset("llama-tiny", attention_mask=mask)
+    tokenizer = Tokenizer.from_preset("llama-tiny")
+    save_to_preset(files / "preset", backbone=backbone, tokenizer=tokenizer)
+    return files / "preset"
 
 
 def test_a_causal_model_packs_in_parts_and_rematerializes(files):

@@ -95,10 +95,7 @@ def _prompts(recipe: Recipe, source: str, split: str | None) -> Examples:
         return _labelled(recipe, source, split)
 
     def make(row, place):
-        turns = row.get(column)
-        if not isinstance(turns, list) or not turns:
-            raise InputError(f"there is no list of turns {column!r}; it has {list(row)}.")
-        messages = [dialogues._message(turn, n, place) for n, turn in enumerate(turns)]
+        messages = dialogues.conversation_of(row, column, place)
         texts = tuple(message["content"] for message in messages)
         return Example("", place, texts, target=messages)
 

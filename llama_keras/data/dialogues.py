@@ -8,6 +8,7 @@ from typing import Any
 from llama_keras.data.files import find_file, jsonl_rows, read_text
 from llama_keras.data.parts import split_source
 from llama_keras.errors import InputError
+from llama_keras.text.chat import ROLES
 
 # Turns that do not say whose they are.
 _ROLES = ("user", "assistant")
@@ -47,24 +48,40 @@ def load_dialogues(
         column: the key that holds the turns.
 
     Raises:
-        InputError: the source is missing, malformed or empty, or a turn has no text.
+        InputError: the source is missing, malformed or empty, a turn has no text or a role that
+            is not known, or no turn is the assistant's.
     """
     source, part = split_source(str(source))
     file = find_file(source, split)
-    found = []
-    for place, row in jsonl_rows(read_text(file), file):
-        turns = row.get(column)
-        if not isinstance(turns, list) or not turns:
-            raise InputError(
-                f"{file}, {place}: there is no list of turns {column!r}; it has {list(row)}."
-            )
-        found.append(
-            [_message(turn, number, f"{file}, {place}") for number, turn in enumerate(turns)]
-        )
+    rows = jsonl_rows(read_text(file), file)
+    found = [conversation_of(row, column, f"{file}, {place}") for place, row in rows]
     found = part.of(found)
     if not found:
         raise InputError(f"{source} holds no conversations; give a file with at least one.")
     return DialogueData(found, f"{source}{part}")
+
+
+def conversation_of(row: Mapping[str, Any], column: str, place: str) -> Conversation:
+    """Gives the messages of a row.
+
+    Args:
+        row: of a file.
+        column: the key that holds the turns.
+        place: where the row stands, for messages.
+
+    Raises:
+        InputError: see `load_dialogues`.
+    """
+    turns = row.get(column)
+    if not isinstance(turns, list) or not turns:
+        raise InputError(f"{place}: there is no list of turns {column!r}; it has {list(row)}.")
+    messages = [_message(turn, number, place) for number, turn in enumerate(turns)]
+    if not any(message["role"] == "assistant" for message in messages):
+        raise InputError(
+            f"{place}: no turn has the role 'assistant', so there is nothing to learn; add its "
+            "answer, or leave the conversation out."
+        )
+    return messages
 
 
 def _message(turn: Any, number: int, place: str) -> dict[str, str]:
@@ -72,4 +89,10 @@ def _message(turn: Any, number: int, place: str) -> dict[str, str]:
     content = fields.get("content", fields.get("text"))
     if not isinstance(content, str) or not content.strip():
         raise InputError(f"{place}: turn {number} has no text; it is {turn!r}.")
-    return {"role": fields.get("role", _ROLES[number % 2]), "content": content}
+    role = fields.get("role", _ROLES[number % 2])
+    if role not in ROLES:
+        raise InputError(
+            f"{place}: turn {number} has the role {role!r}; expected one of {list(ROLES)}. Rename "
+            "it, such as human to user and gpt to assistant."
+        )
+    return {"role": role, "content": content}

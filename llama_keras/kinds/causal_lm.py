@@ -1,5 +1,6 @@
 """Recipes with `task: causal_lm`: prompts and the responses to learn, or conversations."""
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 from llama_keras.data import load_classification
 from llama_keras.errors import InputError
 from llama_keras.eval.metrics import RESAMPLES, Metric
-from llama_keras.kinds.kind import TaskKind, model_arguments, no_labels
+from llama_keras.kinds.kind import Measured, TaskKind, model_arguments, no_labels
 from llama_keras.tasks.recipe import Recipe, RecipeGeneration
+
+logger = logging.getLogger("llama_keras")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def _build(recipe: Recipe, labels, strategy):
     return CausalLM.from_preset(recipe.preset, **model_arguments(recipe, strategy))
 
 
-def _measure(model, part: ResponseData) -> dict[str, Metric]:
+def _measure(model, part: ResponseData) -> Measured:
     scores = model.score_examples(part.prompts, part.responses)
     draws = np.random.default_rng(0).integers(len(scores), size=(RESAMPLES, len(scores)))
 
@@ -77,28 +80,46 @@ def _measure(model, part: ResponseData) -> dict[str, Metric]:
         low, high = np.quantile([value(scores[draw].sum(axis=0)) for draw in draws], [0.025, 0.975])
         return Metric(float(value(scores.sum(axis=0))), float(low), float(high), "bootstrap")
 
-    return {
+    generated = _generated(model, part)
+    metrics = {
         "loss": metric(lambda sums: sums[0] / sums[1]),
         "perplexity": metric(lambda sums: np.exp(sums[0] / sums[1])),
         "accuracy": metric(lambda sums: sums[2] / sums[1]),
-        **_generated(model, part),
     }
+    return Measured(metrics | generated.metrics, {"n": len(scores)} | generated.counts)
 
 
-def _generated(model, part: ResponseData) -> dict[str, Metric]:
+def _generated(model, part: ResponseData) -> Measured:
     """Gives BLEU and chrF of responses to the first prompts, where the recipe asks for them."""
     count = part.generation.examples
     if not count or part.responses is None:
-        return {}
+        return Measured({})
     from llama_keras.eval.generation_metrics import generation_metrics
 
+    prompts = part.prompts[:count]
+    fitting = _fitting(model, prompts)
+    counts = {"generated": len(fitting), "prompts_too_long": len(prompts) - len(fitting)}
+    if len(fitting) < len(prompts):
+        logger.warning(
+            "no response is generated to %d of %d prompts: they fill the model's context",
+            *(counts["prompts_too_long"], len(prompts)),
+        )
+    if not fitting:
+        return Measured({}, counts)
     found = model.generate(
-        part.prompts[:count],
+        [prompts[at] for at in fitting],
         max_new_tokens=part.generation.max_new_tokens,
         stop=part.generation.stop,
     )
     answers = [answer.text.strip() for answer in found]
-    return generation_metrics([text.strip() for text in part.responses[:count]], answers)
+    expected = [part.responses[at].strip() for at in fitting]
+    return Measured(generation_metrics(expected, answers), counts)
+
+
+def _fitting(model, prompts: list[str]) -> list[int]:
+    """Gives the places of the prompts that leave room for a response in the model's context."""
+    limit = model.backbone.config.max_sequence_length
+    return [at for at, ids in enumerate(model.tokenizer.encode(prompts)) if len(ids) < limit]
 
 
 KIND = TaskKind(

@@ -1,7 +1,7 @@
 """Recipes with `task: embedding`."""
 
 from llama_keras.data.pair_files import PairData, load_pairs
-from llama_keras.kinds.kind import TaskKind, model_arguments, no_labels
+from llama_keras.kinds.kind import Measured, TaskKind, model_arguments, no_labels
 from llama_keras.tasks.recipe import Recipe
 
 
@@ -19,7 +19,7 @@ def _build(recipe: Recipe, labels, strategy):
     )
 
 
-def _measure(model, part: PairData):
+def _measure(model, part: PairData) -> Measured:
     from llama_keras.eval.retrieval import retrieval_metrics
 
     # Every anchor searches all the other texts of the part; some have several positives.
@@ -29,7 +29,7 @@ def _measure(model, part: PairData):
     for anchor, positive, *_ in part.rows:
         relevant.setdefault(anchor, set()).add(number[positive])
     similarity = model.similarity(list(relevant), documents)
-    return retrieval_metrics(similarity, list(relevant.values()))
+    return Measured(retrieval_metrics(similarity, list(relevant.values())))
 
 
 KIND = TaskKind(

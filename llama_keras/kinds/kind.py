@@ -1,7 +1,7 @@
 """The record that every kind of task fills in, and what kinds share."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from llama_keras.errors import InputError
@@ -19,6 +19,16 @@ class Examples(Protocol):
     def head(self, count: int) -> "Examples":
         """Gives the first `count` examples."""
         ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one part of a data set says of a task."""
+
+    metrics: dict[str, Metric]
+    """By name."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Of examples, by name: `n`, where fewer than all were measured, and what was left out."""
 
 
 def _nothing_more(recipe: Recipe, part: Any, labels: list[str] | None) -> dict[str, Any]:
@@ -39,8 +49,8 @@ class TaskKind:
     """From the recipe, the labels and the strategy, the task."""
     examples: Callable[[Any], tuple[Sequence[Any], Sequence[Any] | None]]
     """From one `Examples`, what `fit` takes as x and y."""
-    measure: Callable[[Any, Any], dict[str, Metric]]
-    """From the task and one `Examples`, the metrics by name."""
+    measure: Callable[[Any, Any], Measured]
+    """From the task and one `Examples`, the metrics."""
     fit_arguments: Callable[[Recipe, Any, list[str] | None], dict[str, Any]] = _nothing_more
     """From the recipe, the training part and the labels, what else `fit` is given."""
 
@@ -49,16 +59,32 @@ def model_arguments(recipe: Recipe, strategy) -> dict[str, Any]:
     """Gives the arguments of `from_preset` that all kinds have in common."""
     # Without the argument the task cleans as the preset's model was taught.
     cleaning = {} if recipe.clean is None else {"cleaning": recipe.clean or None}
+    mask = recipe.model.attention_mask
     return {
         **cleaning,
         "strategy": strategy,
         "dtype": recipe.model.dtype,
         "backbone_arguments": {
-            "attention_mask": recipe.model.attention_mask,
+            **({} if mask is None else {"attention_mask": mask}),
             "rematerialize": recipe.model.rematerialize,
         },
         "max_sequence_length": recipe.model.max_sequence_length,
     }
+
+
+def check_attention_mask(recipe: Recipe) -> None:
+    """Raises `InputError` where the task cannot use the model with the attention mask it has."""
+    from llama_keras.weights.presets import backbone_config, resolve
+
+    mask = recipe.model.attention_mask
+    if mask is None:
+        mask = backbone_config(resolve(recipe.preset)).get("attention_mask", "causal")
+    usable = ["causal"] if recipe.task == "causal_lm" else ["causal", "bidirectional"]
+    if mask not in usable:
+        raise InputError(
+            f"A {recipe.task} recipe needs one of {usable}, and has attention_mask={mask!r} on "
+            f"{recipe.preset}; set model.attention_mask."
+        )
 
 
 def no_labels(recipe: Recipe, parts: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from llama_keras.data.squad import QuestionAnsweringData, load_question_answering
 from llama_keras.errors import InputError
-from llama_keras.kinds.kind import TaskKind, model_arguments, no_labels
+from llama_keras.kinds.kind import Measured, TaskKind, model_arguments, no_labels
 from llama_keras.tasks.recipe import Recipe
 
 
@@ -33,12 +33,12 @@ def _build(recipe: Recipe, labels, strategy):
     )
 
 
-def _measure(model, part: QuestionAnsweringData):
+def _measure(model, part: QuestionAnsweringData) -> Measured:
     from llama_keras.eval.qa_metrics import compute_answer_metrics
 
     found = [answer["text"] for answer in model.predict(part.examples, verbose=0)]
     expected = [[answer["text"] for answer in row["answers"]] for row in part.examples]
-    return compute_answer_metrics(expected, found, rule=model.rule)
+    return Measured(compute_answer_metrics(expected, found, rule=model.rule))
 
 
 KIND = TaskKind(

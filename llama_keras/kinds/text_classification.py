@@ -5,7 +5,7 @@ from typing import Any
 
 from llama_keras.data import ClassificationData, load_classification
 from llama_keras.errors import InputError
-from llama_keras.kinds.kind import TaskKind, check_labels, model_arguments
+from llama_keras.kinds.kind import Measured, TaskKind, check_labels, model_arguments
 from llama_keras.tasks.recipe import Recipe
 
 
@@ -47,24 +47,20 @@ def _build(recipe: Recipe, labels, strategy):
 
 
 def _fit_arguments(recipe: Recipe, part: ClassificationData, labels) -> dict[str, Any]:
-    if recipe.train.class_weights is None:
-        return {}
-    counts = [part.labels.count(label) for label in labels]
-    # As scikit-learn's class_weight="balanced"; a label without examples has no weight to give.
-    weights = [len(part) / (len(labels) * max(count, 1)) for count in counts]
-    return {"class_weight": dict(enumerate(weights))}
+    weights = recipe.train.class_weights
+    return {} if weights is None else {"class_weight": weights}
 
 
-def _measure(model, part: ClassificationData):
+def _measure(model, part: ClassificationData) -> Measured:
     from llama_keras.eval.label_set_metrics import label_set_metrics
     from llama_keras.eval.metrics import compute_metrics
 
     answers = model.predict(part.texts, verbose=0)
     if model.multi_label:
         sets = [answer["labels"] for answer in answers]
-        return label_set_metrics(part.labels, sets, labels=model.labels)
+        return Measured(label_set_metrics(part.labels, sets, labels=model.labels))
     found = [answer["label"] for answer in answers]
-    return compute_metrics(part.labels, found, labels=model.labels)
+    return Measured(compute_metrics(part.labels, found, labels=model.labels))
 
 
 KIND = TaskKind(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from llama_keras.data.tagged import TaggedData, load_tagged
 from llama_keras.errors import InputError
-from llama_keras.kinds.kind import TaskKind, check_labels, model_arguments
+from llama_keras.kinds.kind import Measured, TaskKind, check_labels, model_arguments
 from llama_keras.tasks.recipe import Recipe, RecipeData
 
 if TYPE_CHECKING:
@@ -71,13 +71,13 @@ def _build(recipe: Recipe, labels, strategy):
     )
 
 
-def _measure(model, part: TaggedData):
+def _measure(model, part: TaggedData) -> Measured:
     from llama_keras.eval.entity_metrics import entity_metrics
 
     texts, expected = model.texts_and_spans(part.inputs, part.targets)
     answers = model.predict(texts, verbose=0)
     found = [[(e["start"], e["end"], e["label"]) for e in row] for row in answers]
-    return entity_metrics(expected, found)
+    return Measured(entity_metrics(expected, found))
 
 
 KIND = TaskKind(

@@ -73,6 +73,17 @@ def test_conversations(check):
     assert found["rows"].examples[1] == ("train, line 3", "turn 1 has no text; it is ' '.")
 
 
+def test_conversations_that_training_would_refuse_fail(check):
+    foreign = [{"role": "human", "text": "Hi."}, {"role": "gpt", "text": "Hello."}]
+    rows = [{"turns": ["Hi.", "Hello."]}, {"turns": foreign}, {"turns": ["Hi."]}]
+    found = check("causal_lm", "data.turns_column=turns", train=rows)["rows"]
+    assert (found.level, found.count, found.details["read"]) == ("fail", 2, 1)
+    (first, role), (second, silent) = found.examples
+    assert (first, second) == ("train, line 2", "train, line 3")
+    assert role.startswith("turn 0 has the role 'human'")
+    assert silent.startswith("no turn has the role 'assistant'")
+
+
 def test_training_data_are_needed():
     with pytest.raises(InputError, match="no training data"):
         read_data(load_recipe("text_classification"))

@@ -14,7 +14,7 @@ def write(tmp_path, *rows):
 
 def test_turns_without_roles_alternate(tmp_path):
     turns = [{"text": "Hi.", "act": "inform"}, "Hello!", {"content": "Bye.", "role": "system"}]
-    data = load_dialogues(write(tmp_path, {"turns": turns}, {"turns": ["x"]}))
+    data = load_dialogues(write(tmp_path, {"turns": turns}, {"turns": ["x", "y"]}))
     assert [(m["role"], m["content"]) for m in data.conversations[0]] == [
         ("user", "Hi."),
         ("assistant", "Hello!"),
@@ -30,6 +30,17 @@ def test_turns_without_roles_alternate(tmp_path):
         ({"talk": ["a"]}, "line 1: there is no list of turns 'turns'"),
         ({"turns": ["a", " "]}, "line 1: turn 1 has no text"),
         ({"turns": [{"role": "user"}]}, "line 1: turn 0 has no text"),
+        (
+            {"turns": [{"role": "human", "text": "a"}, {"role": "gpt", "text": "b"}]},
+            r"line 1: turn 0 has the role 'human'; expected one of \['system'.*human to user",
+        ),
+        ({"turns": [{"role": None, "text": "a"}]}, "line 1: turn 0 has the role None"),
+        ({"turns": [{"role": ["user"], "text": "a"}]}, r"turn 0 has the role \['user'\]"),
+        ({"turns": ["a"]}, "line 1: no turn has the role 'assistant', so there is nothing to"),
+        (
+            {"turns": [{"role": "user", "text": "a"}, {"role": "user", "text": "b"}]},
+            "line 1: no turn has the role 'assistant'",
+        ),
     ],
 )
 def test_what_is_no_conversation_is_refused(tmp_path, row, message):

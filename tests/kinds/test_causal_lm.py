@@ -57,6 +57,32 @@ def test_generated_responses_are_measured_before_and_after(recipe, tmp_path):
     assert after["loss"] < before["loss"]
 
 
+def test_prompts_that_fill_the_context_are_left_out_and_counted(recipe, tmp_path, caplog):
+    rows = [{"en": "one", "de": "eins"}, {"en": "two " * 200, "de": "zwei"}] * 2
+    file = tmp_path / "long.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    generation = recipe.generation.model_copy(update={"examples": 4, "max_new_tokens": 4})
+    data = recipe.data.model_copy(update={"test": str(file), "validation": None})
+    changed = recipe.model_copy(update={"generation": generation, "data": data})
+    found = run_recipe(changed, output=tmp_path / "run", say=lambda line: None).metrics["test"]
+    # Nothing of the long ones' responses is left to measure the loss on.
+    assert (found["n"], found["generated"], found["prompts_too_long"]) == (2, 2, 2)
+    assert found["bleu"] >= 0 and found["intervals"].keys() >= {"loss", "bleu"}
+    assert "no response is generated to 2 of 4 prompts" in caplog.text
+
+
+def test_without_a_prompt_that_fits_nothing_is_generated(recipe, tmp_path):
+    kind = get_kind("causal_lm")
+    generation = recipe.generation.model_copy(update={"examples": 1, "max_new_tokens": 4})
+    file = tmp_path / "long.jsonl"
+    rows = [{"en": "two " * 200, "de": "zwei"}, {"en": "one", "de": "eins"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed = recipe.model_copy(update={"generation": generation})
+    found = kind.measure(kind.build(changed, None, "full"), kind.load(changed, str(file), None))
+    assert "bleu" not in found.metrics
+    assert found.counts == {"n": 1, "generated": 0, "prompts_too_long": 1}
+
+
 def test_conversations_are_learned_and_measured(smollm2, tmp_path):
     file = tmp_path / "talk.jsonl"
     file.write_text(json.dumps({"turns": [{"text": "Hi."}, {"text": "Hello."}]}) + "\n")
@@ -69,7 +95,7 @@ def test_conversations_are_learned_and_measured(smollm2, tmp_path):
     )
     model = CausalLM(backbone=backbone, tokenizer=tokenizer, strategy="lora")
     model.fit(*kind.examples(part), verbose=0)
-    assert kind.measure(model, part)["loss"].value > 0
+    assert kind.measure(model, part).metrics["loss"].value > 0
     wrong = recipe.model_copy(update={"generation": recipe.generation.model_copy(
         update={"examples": 1})})  # fmt: skip
     with pytest.raises(InputError, match="one response each"):

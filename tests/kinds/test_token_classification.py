@@ -72,7 +72,7 @@ def test_spans_that_no_unit_fits_count_as_not_found(files):
     recipe = recipe_of(files, "spans.jsonl")
     part = KIND.load(recipe, recipe.data.train or "", None)
     model = KIND.build(recipe, ["LOC"], "full")
-    found = KIND.measure(model, part)
+    found = KIND.measure(model, part).metrics
     assert found["recall"].value == 0.0
     assert entity_metrics([[(0, 2, "LOC")]], [[(0, 4, "LOC")]])["recall"].value == 0.0
 

@@ -1,7 +1,10 @@
+from operator import attrgetter
+from typing import get_args
+
 import pytest
 
 from llama_keras.errors import InputError
-from llama_keras.tasks.recipe import load_recipe, recipe_names
+from llama_keras.tasks.recipe import _TASKS_WITH, Recipe, load_recipe, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -55,6 +58,11 @@ def test_wrong_overrides_are_named(override, message):
             "linear_probe takes no steps .* model.rematerialize out",
         ),
         (
+            "text_classification",
+            ["strategy=linear_probe", "train.label_smoothing=0.1", "train.early_stopping=2"],
+            "linear_probe .* leave train.label_smoothing, train.early_stopping out",
+        ),
+        (
             "causal_lm",
             [
                 "train.packing=true",
@@ -68,6 +76,46 @@ def test_wrong_overrides_are_named(override, message):
 def test_settings_that_do_not_go_together_are_named(name, overrides, message):
     with pytest.raises(InputError, match=message):
         load_recipe(name, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("task", "override", "users"),
+    [
+        ("causal_lm", "train.class_weights=balanced", "text_classification"),
+        ("token_classification", "train.label_smoothing=0.1", "text_classification"),
+        ("question_answering", "model.pooling=mean", "text_classification or embedding"),
+        ("token_classification", "model.pooling=last", "text_classification or embedding"),
+        ("embedding", "model.dropout=0.1", "text_classification or token_classification or quest"),
+        ("embedding", "data.text_column=body", "text_classification or token_classification or c"),
+        ("text_classification", "model.tag_head=crf", "token_classification"),
+        ("text_classification", "answers.null_answers=true", "question_answering"),
+        ("question_answering", "generation.stop=[x]", "causal_lm"),
+    ],
+)
+def test_a_setting_that_the_task_does_not_use_is_refused(task, override, users):
+    setting = override.partition("=")[0]
+    with pytest.raises(InputError, match=f"{setting} is for task: {users}.*; a {task} recipe"):
+        load_recipe(task, overrides=[override])
+    # At its default it may stand there, as in the recipe that a run leaves.
+    content = load_recipe(task).model_dump()
+    assert Recipe.model_validate(content) == load_recipe(task)
+
+
+def test_the_settings_of_single_tasks_are_fields():
+    default = Recipe(name="any")
+    for setting, tasks in _TASKS_WITH.items():
+        attrgetter(setting)(default)  # AttributeError for a name that no recipe has
+        assert set(tasks) < set(get_args(Recipe.model_fields["task"].annotation))
+
+
+def test_the_attention_mask_is_left_to_the_preset_unless_given():
+    from llama_keras.kinds.kind import model_arguments
+
+    for given, expected in ((None, {}), ("causal", {"attention_mask": "causal"})):
+        overrides = [f"model.attention_mask={given or 'null'}"]
+        recipe = load_recipe("text_classification", overrides=overrides)
+        arguments = model_arguments(recipe, None)["backbone_arguments"]
+        assert arguments == {"rematerialize": False, **expected}
 
 
 def test_unknown_recipe_and_broken_files(tmp_path):
