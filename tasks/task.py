@@ -1,12 +1,13 @@
 """What all tasks share: a backbone, a tokenizer, a head; made from a preset, saved whole."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import keras
 
-from llama_keras.atomic import new_file
+from llama_keras.atomic import new_directory, new_file
 from llama_keras.errors import InputError
 from llama_keras.models import LlamaBackbone
 from llama_keras.tasks.trainer import Trainer
@@ -56,22 +57,64 @@ class Task(Trainer):
     def from_preset(cls, preset, *, dtype=None, backbone_arguments: dict | None = None, **kwargs):
         """Builds the task on a checkpoint, with a new head where the checkpoint has none.
 
+        What `save_to_preset` of a task of this class wrote gives that task back, settings and head;
+        only `strategy` begins anew.
+
         Args:
             preset: see `weights.presets.resolve`.
             dtype: Keras dtype policy of the backbone, such as `"mixed_bfloat16"`.
             backbone_arguments: replace those of the checkpoint, such as `attention_mask`.
-            **kwargs: arguments of the task's constructor.
+            **kwargs: arguments of the task's constructor; they replace those of the preset's task.
+                With other labels, or a head of another form, the head begins anew.
 
         Raises:
             InputError: there is no such preset, or its model learned from text that was cleaned
                 as this kind of task cannot clean; `cleaning=None` takes text as it is.
         """
+        from llama_keras.tasks.presets import load_head
         from llama_keras.text import Tokenizer
 
         if "cleaning" not in kwargs and (cleaning := cls._cleaning_of(preset)):
             kwargs["cleaning"] = cleaning
+        saved = cls._settings_of(preset, kwargs)
         backbone = LlamaBackbone.from_preset(preset, dtype=dtype, **(backbone_arguments or {}))
-        return cls(backbone=backbone, tokenizer=Tokenizer.from_preset(preset), **kwargs)
+        tokenizer = Tokenizer.from_preset(preset)
+        task = cls(backbone=backbone, tokenizer=tokenizer, **{**saved, **kwargs})
+        if saved:
+            load_head(task, preset)
+        return task
+
+    @classmethod
+    def _settings_of(cls, preset, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Gives the settings of the task in a preset that go with the arguments `given`."""
+        from llama_keras.tasks.presets import task_config
+
+        return task_config(preset, cls)
+
+    def save_to_preset(self, preset_dir) -> None:
+        """Writes backbone, tokenizer, cleaning, settings and head to a new preset directory.
+
+        Tasks of this class get all of it by `from_preset`, other classes the backbone, tokenizer
+        and cleaning. LoRA's updates are merged into the weights that they adapt. Of several workers
+        that train together the chief alone writes.
+
+        Args:
+            preset_dir: must not exist; it appears when it is complete.
+
+        Raises:
+            InputError: the directory exists already, or the backbone is quantized.
+        """
+        if self.writes_files():
+            self._write_preset(preset_dir, self.backbone)
+
+    def _write_preset(self, directory, backbone) -> None:
+        from llama_keras.models.presets import write_preset
+        from llama_keras.tasks.presets import write_task
+
+        cleaning = self.cleaning.get_config() if self.cleaning and self.cleaning.steps else None
+        with new_directory(directory) as folder:
+            write_preset(folder, backbone=backbone, tokenizer=self.tokenizer, cleaning=cleaning)
+            write_task(self, folder)
 
     @classmethod
     def _cleaning_of(cls, preset):

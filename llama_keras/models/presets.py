@@ -30,10 +30,17 @@ def save_to_preset(
         InputError: the directory exists already, or the backbone is quantized.
     """
     with new_directory(directory) as folder:
-        description = {"format": 1, "backbone": backbone.config.to_dict()}
-        if cleaning is not None:
-            description["cleaning"] = dict(cleaning)
-        (folder / PRESET_FILE).write_text(json.dumps(description, indent=2), encoding="utf-8")
-        write_weights(backbone, folder / WEIGHTS_FILE)
-        if tokenizer is not None:
-            tokenizer.save_to_directory(folder)
+        write_preset(folder, backbone=backbone, tokenizer=tokenizer, cleaning=cleaning)
+
+
+def write_preset(
+    folder: Path, *, backbone, tokenizer=None, cleaning: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the files of a preset to a folder that is there; see `save_to_preset`."""
+    description = {"format": 1, "backbone": backbone.config.to_dict()}
+    if cleaning is not None:
+        description["cleaning"] = dict(cleaning)
+    (folder / PRESET_FILE).write_text(json.dumps(description, indent=2), encoding="utf-8")
+    write_weights(backbone, folder / WEIGHTS_FILE)
+    if tokenizer is not None:
+        tokenizer.save_to_directory(folder)
