@@ -13,7 +13,7 @@ from keras import ops
 
 from llama_keras.errors import InputError
 from llama_keras.layers.dropout import Dropout
-from llama_keras.tasks.answer_labels import LabelCounts, labelled_rows
+from llama_keras.tasks.answer_labels import LabelCounts, labelled_rows, locate
 from llama_keras.tasks.fine_tuned import FineTunedTask
 from llama_keras.tasks.question_data import Questions, as_questions, is_raw_questions
 from llama_keras.tasks.span_loss import SpanCrossEntropy, span_accuracy
@@ -24,8 +24,10 @@ logger = logging.getLogger("llama_keras")
 ANSWER_RULES = ("squad", "cmrc")
 # Logit of tokens that no answer has; finite, so that nothing becomes NaN.
 _NEVER = -1e9
-# Questions whose windows are made, or whose answers are chosen, at once.
-_AT_ONCE = 128
+# Questions whose windows are made and whose answers are chosen at once, and characters of all
+# their contexts: a few questions on one book are as much work as many on short texts.
+_QUESTIONS_AT_ONCE = 1024
+_CHARACTERS_AT_ONCE = 2**23
 # Spans looked at for each answer wanted, for many have the same text.
 _SPARE = 4
 
@@ -185,6 +187,8 @@ class QuestionAnswerer(FineTunedTask):
             rows += [ids[row] for row, _ in kept]
             labels += [label for _, label in kept]
         counts.tell()
+        if len(questions) and not rows:
+            raise InputError(_nothing_to_learn(questions))
         return TokenRows(rows, self.tokenizer.pad_id, np.array(labels, "int32").reshape(-1, 2))
 
     def _groups(self, questions: Questions):
@@ -205,10 +209,7 @@ class QuestionAnswerer(FineTunedTask):
                 make, input_signature=[tf.TensorSpec([None], tf.string)] * 2
             )
         cut = 0
-        for at in range(0, len(questions), _AT_ONCE):
-            until = at + _AT_ONCE
-            answers = questions.answers[at:until] if questions.answers is not None else None
-            part = Questions(questions.questions[at:until], questions.contexts[at:until], answers)
+        for part in questions.groups(most=_QUESTIONS_AT_ONCE, characters=_CHARACTERS_AT_ONCE):
             windows = self._windows(part.questions, part.contexts)
             cut += int(np.sum(windows.is_cut))
             yield part, windows
@@ -255,17 +256,14 @@ class QuestionAnswerer(FineTunedTask):
         from llama_keras.data.bucketing import TokenRows
         from llama_keras.data.inference import graph_of
 
-        groups = list(self._groups(questions))
-        ids = [row for _, windows in groups for row in windows.token_ids.to_list()]
         if self._graph is None:
             self._graph = graph_of(self._wide_logits)
-        rows = TokenRows(ids, self.tokenizer.pad_id)
-        (logits,) = self.run_head(rows, batch_size=batch_size, verbose=verbose)
-        answers, at = [], 0
-        for part, windows in groups:
-            until = at + len(windows.pair)
+        answers = []
+        for part, windows in self._groups(questions):
+            rows = TokenRows(windows.token_ids.to_list(), self.tokenizer.pad_id)
+            (logits,) = self.run_head(rows, batch_size=batch_size, verbose=verbose)
             found = best_answers(
-                logits[at:until],
+                logits,
                 part.contexts,
                 windows=windows,
                 settings=self.window_settings,
@@ -273,7 +271,6 @@ class QuestionAnswerer(FineTunedTask):
                 null_answers=self.null_answers,
             )
             answers += self._records(part.contexts, found, n_best)
-            at = until
         return answers
 
     def _wide_logits(self, features):
@@ -332,6 +329,32 @@ class QuestionAnswerer(FineTunedTask):
             "rule": self.rule,
             "dropout": self.dropout.rate,
         }
+
+
+def _nothing_to_learn(questions: Questions) -> str:
+    """Says why not one of the questions, which all have answers, gives a row to learn from."""
+    pairs = list(zip(questions.contexts, questions.answers or [], strict=True))
+    absent = [
+        answers
+        for context, answers in pairs
+        if all(locate(answer, context) is None for answer in answers)
+    ]
+    reasons = []
+    if absent:
+        reasons.append(
+            f"{len(absent)} have no answer that is in the context, letter for letter (the first "
+            f"is {absent[0][0].text!r})"
+        )
+    if others := len(pairs) - len(absent):
+        reasons.append(
+            f"{others} have an answer longer than a window, or of characters that the tokenizer "
+            "lacks"
+        )
+    return (
+        f"There is nothing to learn: all {len(pairs)} answers are lost. Of the questions "
+        f"{' and '.join(reasons)}. Check that each answer is a part of its context, and raise "
+        "max_sequence_length for long ones."
+    )
 
 
 def _distinct(context: str, spans, count: int) -> list[dict]:

@@ -1,6 +1,6 @@
 """The thin seam between questions as people hand them in and lists of Python strings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,26 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    def groups(self, *, most: int, characters: int) -> Iterator["Questions"]:
+        """Yields parts, in order, of one question or more.
+
+        Args:
+            most: questions of a part.
+            characters: of all contexts of a part, unless it is one question alone.
+        """
+        begin, total = 0, 0
+        for at, context in enumerate(self.contexts):
+            if at > begin and (at - begin == most or total + len(context) > characters):
+                yield self._part(begin, at)
+                begin, total = at, 0
+            total += len(context)
+        if begin < len(self):
+            yield self._part(begin, len(self))
+
+    def _part(self, begin: int, end: int) -> "Questions":
+        answers = None if self.answers is None else self.answers[begin:end]
+        return Questions(self.questions[begin:end], self.contexts[begin:end], answers)
 
 
 def is_raw_questions(x) -> bool:

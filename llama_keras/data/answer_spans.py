@@ -14,10 +14,13 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from llama_keras.data.context_windows import Windows, WindowSettings
+from llama_keras.data.row_parts import in_parts
 from llama_keras.text.graph import valid_utf8
 
 # Logit of what cannot be; finite, so that nothing becomes NaN.
 NEVER = -1e9
+# Rows whose spans are scored at once: all spans of a book's windows would take gigabytes.
+_ROWS_AT_ONCE = 64
 _OUTER_SPACE = r"[\s\p{Z}]+"
 
 
@@ -53,7 +56,7 @@ def best_answers(
         null_answers: whether "no answer" takes part in the probabilities.
     """
     contexts = tf.convert_to_tensor(contexts, tf.string)
-    odds, token, length, total = _row_spans(logits, windows, settings, count)
+    odds, token, length, total = _row_spans(tf.convert_to_tensor(logits), windows, settings, count)
     pairs = tf.size(contexts, tf.int64)
 
     def by_pair(values, default, least=1):
@@ -84,14 +87,23 @@ def _row_spans(logits, windows: Windows, settings: WindowSettings, count: int):
     """Gives of each row its best own spans, as log odds, first token and length `(R, K)`, and the
     log of the sum of the odds of all its own spans `(R,)`.
     """  # noqa: D205
-    width, longest = tf.shape(logits)[1], settings.max_answer_tokens
-    lengths = windows.lengths()
-    position = tf.range(tf.cast(width, tf.int64))[tf.newaxis]
-    token = position + (windows.first - windows.prefix)[:, tf.newaxis]
-    in_window = (position >= windows.prefix[:, tf.newaxis]) & (
-        position < lengths[:, tf.newaxis] - 1
+    rows = (windows.prefix, windows.first, windows.own_from, windows.own_to, windows.lengths())
+    best = [tf.TensorSpec([None, None], dtype) for dtype in (tf.float32, tf.int64, tf.int64)]
+    return in_parts(
+        lambda *part: _spans_of(*part, longest=settings.max_answer_tokens, count=count),
+        (logits, *rows),
+        outputs=[*best, tf.TensorSpec([None], tf.float32)],
+        rows_at_once=_ROWS_AT_ONCE,
     )
-    is_own = (token >= windows.own_from[:, tf.newaxis]) & (token < windows.own_to[:, tf.newaxis])
+
+
+def _spans_of(logits, prefix, first, own_from, own_to, lengths, *, longest: int, count: int):
+    """Gives what `_row_spans` does, of a part of the rows."""
+    width = tf.shape(logits)[1]
+    position = tf.range(tf.cast(width, tf.int64))[tf.newaxis]
+    token = position + (first - prefix)[:, tf.newaxis]
+    in_window = (position >= prefix[:, tf.newaxis]) & (position < lengths[:, tf.newaxis] - 1)
+    is_own = (token >= own_from[:, tf.newaxis]) & (token < own_to[:, tf.newaxis])
     null = tf.reduce_sum(tf.gather(logits, lengths - 1, batch_dims=1), axis=1)
     logits = tf.where(in_window[:, :, tf.newaxis], logits, NEVER)
     # Every start with each of the L ends that may follow it.
@@ -110,29 +122,63 @@ def _row_spans(logits, windows: Windows, settings: WindowSettings, count: int):
 
 
 def _characters(contexts, windows: Windows, first, last):
-    """Gives text and characters of the tokens from `first` to `last`, `(N, K)` each."""
+    """Gives text and characters of the tokens from `first` to `last`, `(N, K)` each.
 
-    def byte(offsets, token):
-        padded = tf.pad(offsets.to_tensor(0), [[0, 0], [0, 1]])
-        token = tf.minimum(token, tf.shape(padded, tf.int64)[1] - 1)
-        return tf.gather(padded, token, batch_dims=1)
-
-    count = tf.shape(first)[1]
-    tokenized = tf.repeat(windows.contexts[:, tf.newaxis], count, axis=1)
-    # The character that holds the first byte, and one past that of the last byte: a token may be a
-    # part of a character. Counted in what was tokenized, for cleaning may change bytes.
-    begin = tf.zeros_like(first, tf.int32)
-    start = _length(tf.strings.substr(tokenized, begin, byte(windows.starts, first) + 1)) - 1
-    start = tf.maximum(start, 0)
-    end = _length(tf.strings.substr(tokenized, begin, byte(windows.ends, last)))
-    end = tf.maximum(end, start)
-    raw = tf.repeat(valid_utf8(contexts)[:, tf.newaxis], count, axis=1)
-    text = tf.strings.substr(raw, start, end - start, unit="UTF8_CHAR")
+    Each different context is read once, however many spans of it there are.
+    """
+    # Counted in what was tokenized, for cleaning may change bytes.
+    start, end = _places(
+        windows.contexts,
+        starts=_values_at(windows.starts, first),
+        ends=_values_at(windows.ends, last),
+    )
+    raw, of_pair = tf.unique(valid_utf8(contexts))
+    codes = tf.strings.unicode_decode(raw, "UTF-8")
+    base = tf.gather(codes.row_splits, of_pair)[:, tf.newaxis]
+    parts = tf.ragged.range(tf.reshape(base + start, [-1]), tf.reshape(base + end, [-1]))
+    text = tf.strings.unicode_encode(tf.gather(codes.values, parts), "UTF-8")
+    text = tf.reshape(text, tf.shape(start))
     # Many tokens hold the space before a word.
     trimmed = tf.strings.regex_replace(text, "^" + _OUTER_SPACE, "")
-    start += _length(text) - _length(trimmed)
+    start = tf.cast(start, tf.int32) + _length(text) - _length(trimmed)
     text = tf.strings.regex_replace(trimmed, _OUTER_SPACE + "$", "")
     return text, start, start + _length(text)
+
+
+def _values_at(values, column):
+    """Gives what ragged `values` `(N, None)` have in columns `(N, K)`; 0 of an empty row."""
+    sizes = tf.cast(values.row_lengths(), tf.int64)[:, tf.newaxis]
+    flat = tf.pad(values.values, [[0, 1]])
+    place = values.row_splits[:-1, tf.newaxis] + tf.maximum(tf.minimum(column, sizes - 1), 0)
+    return tf.where(sizes > 0, tf.gather(flat, place), 0)
+
+
+def _places(texts, *, starts, ends):
+    """Gives the characters of bytes, int64 `(N, K)`: that which holds the first byte, and one past
+    that which holds the last, for a token may be a part of a character.
+
+    Args:
+        texts: string `(N,)`.
+        starts: the first byte, `(N, K)`.
+        ends: one past the last.
+    """  # noqa: D205
+    texts, of_pair = tf.unique(texts)
+    _, offsets = tf.strings.unicode_decode_with_offsets(texts, "UTF-8")
+    sizes = tf.strings.length(texts)
+    before = tf.cumsum(tf.cast(sizes, tf.int64), exclusive=True)
+    # Of all texts one after the other, so that one search finds all.
+    characters = offsets.values + tf.repeat(before, offsets.row_lengths())
+    base = tf.gather(before, of_pair)[:, tf.newaxis]
+    first = tf.gather(offsets.row_splits, of_pair)[:, tf.newaxis]
+
+    def number(byte, side):
+        place = tf.reshape(base + tf.cast(byte, tf.int64), [-1])
+        found = tf.searchsorted(characters, place, side=side, out_type=tf.int64)
+        return tf.reshape(found, tf.shape(byte)) - first
+
+    last = tf.gather(offsets.row_lengths(), of_pair)[:, tf.newaxis] - 1
+    start = tf.maximum(tf.minimum(number(starts, "right") - 1, last), 0)
+    return start, tf.maximum(number(ends, "left"), start)
 
 
 def _length(text):

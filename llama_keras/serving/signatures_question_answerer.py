@@ -8,9 +8,7 @@ import tensorflow as tf
 from llama_keras.data.answer_spans import best_answers
 from llama_keras.data.context_windows import make_windows
 from llama_keras.serving.signature_parts import Signatures, cleaning_steps, tokens_signature
-
-# Windows that go through the model at once: a book as context must not fill the memory.
-ROWS_AT_ONCE = 16
+from llama_keras.serving.window_logits import window_logits
 
 
 def question_answerer_signatures(model) -> Signatures:
@@ -37,7 +35,7 @@ def question_answerer_signatures(model) -> Signatures:
             cleaning=model.cleaning,
         )
         found = best_answers(
-            _logits_of(model, windows.token_ids, tokenizer.pad_id),
+            window_logits(model, windows.token_ids, size=2),
             context,
             windows=windows,
             settings=settings,
@@ -66,24 +64,3 @@ def question_answerer_signatures(model) -> Signatures:
         },
         cleaning=cleaning_steps(model),
     )
-
-
-def _logits_of(model, rows, pad_id: int):
-    """Gives logits `(R, T, 2)` of ragged rows `(R, None)`, a few at a time."""
-    lengths = tf.cast(rows.row_lengths(), tf.int32)
-    # Two separators stand in every row, and a batch of none still needs a width.
-    count, width = tf.shape(lengths)[0], tf.reduce_max(tf.concat([lengths, [2]], axis=0))
-    token_ids = rows.to_tensor(pad_id, shape=tf.stack([-1, width]))
-    steps = tf.maximum((count + ROWS_AT_ONCE - 1) // ROWS_AT_ONCE, 1)
-
-    def step(number, done):
-        part = slice(number * ROWS_AT_ONCE, (number + 1) * ROWS_AT_ONCE)
-        mask = tf.sequence_mask(lengths[part], width, dtype=tf.int32)
-        logits = model({"token_ids": token_ids[part], "padding_mask": mask}, training=False)
-        return number + 1, done.write(number, logits)
-
-    made = tf.TensorArray(tf.float32, steps, infer_shape=False, element_shape=[None, None, 2])
-    _, made = tf.while_loop(
-        lambda number, _: number < steps, step, (0, made), parallel_iterations=1
-    )
-    return made.concat()

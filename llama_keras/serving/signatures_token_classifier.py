@@ -6,34 +6,60 @@ Axes: B texts, M entities of the text that has most, W windows, T tokens, U unit
 import tensorflow as tf
 
 from llama_keras.data.entities import Entities, EntityGraph
-from llama_keras.data.token_windows import padded
 from llama_keras.serving.signature_parts import (
     Signatures,
     cleaning_steps,
     label_bytes,
     tokens_signature,
 )
+from llama_keras.serving.window_logits import window_logits
 from llama_keras.text.graph import ragged, valid_utf8
 from llama_keras.text.units import Units
 
+# Units, padding included, whose tags are decoded at once.
+UNITS_AT_ONCE = 16384
+
 
 def _best(model, emissions, units: Units):
-    """Gives the best legal tag of each unit and its score, from emissions (units of all, C)."""
+    """Gives the best legal tag of each unit and its score, from emissions (units of all, C).
+
+    The longest texts go first, and with each as many as fit beside it: one long text among many
+    short ones must not make all rows as long as itself.
+    """
     rows = ragged(emissions, units.row_splits)
-    # Of texts without any unit there is one column of padding: a chain has a first token.
-    width = tf.maximum(rows.bounding_shape(axis=1), 1)
-    padded_rows = rows.to_tensor(shape=tf.stack([rows.nrows(), width, emissions.shape[-1]]))
-    mask = tf.sequence_mask(rows.row_lengths(), width)
-    found = model.best_tags(padded_rows, mask)
-    return (tf.boolean_mask(x, mask) for x in found)
+    counts = tf.cast(rows.row_lengths(), tf.int32)
+    order = tf.argsort(counts, direction="DESCENDING", stable=True)
+
+    def step(at, number, tags, scores):
+        # Of texts without any unit there is one column of padding: a chain has a first token.
+        width = tf.reduce_max(tf.concat([tf.gather(counts, order[at : at + 1]), [1]], axis=0))
+        until = at + tf.maximum(UNITS_AT_ONCE // width, 1)
+        chosen = order[at:until]
+        shape = tf.stack([tf.size(chosen), width, emissions.shape[-1]])
+        mask = tf.sequence_mask(tf.gather(counts, chosen), width)
+        best, score = model.best_tags(tf.gather(rows, chosen).to_tensor(shape=shape), mask)
+        tags = tags.write(number, tf.boolean_mask(best, mask))
+        return until, number + 1, tags, scores.write(number, tf.boolean_mask(score, mask))
+
+    begun = (
+        tf.TensorArray(dtype, 1, dynamic_size=True, infer_shape=False, element_shape=[None])
+        for dtype in (tf.int32, tf.float32)
+    )
+    _, _, *found = tf.while_loop(
+        lambda at, *_: (at == 0) | (at < tf.size(order)),
+        step,
+        (0, 0, *begun),
+        parallel_iterations=1,
+    )
+    numbers = ragged(tf.range(tf.shape(emissions)[0]), units.row_splits)
+    places = tf.gather(numbers, order).flat_values[:, tf.newaxis]
+    return (tf.scatter_nd(places, part.concat(), tf.shape(emissions)[:1]) for part in found)
 
 
 def _answers(entities: Entities, text, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-    rows = tf.repeat(tf.range(tf.size(text)), entities.row_splits[1:] - entities.row_splits[:-1])
-    sizes = entities.ends - entities.starts
-    parts = tf.strings.substr(tf.gather(text, rows), entities.starts, sizes, unit="UTF8_CHAR")
+    counts = entities.row_splits[1:] - entities.row_splits[:-1]
     columns = {
-        "entity": (parts, ""),
+        "entity": (_parts(entities, text, counts), ""),
         "label": (tf.gather(labels, entities.labels), ""),
         "start": (entities.starts, -1),
         "end": (entities.ends, -1),
@@ -43,8 +69,15 @@ def _answers(entities: Entities, text, labels: tf.Tensor) -> dict[str, tf.Tensor
         name: ragged(values, entities.row_splits).to_tensor(default)
         for name, (values, default) in columns.items()
     }
-    counts = entities.row_splits[1:] - entities.row_splits[:-1]
     return {"count": tf.cast(counts, tf.int32), **found}
+
+
+def _parts(entities: Entities, text, counts):
+    """Gives the text of each entity; each text is read once, however many entities it has."""
+    codes = tf.strings.unicode_decode(text, "UTF-8")
+    base = tf.repeat(tf.cast(codes.row_splits[:-1], tf.int32), counts)
+    parts = tf.ragged.range(base + entities.starts, base + entities.ends)
+    return tf.strings.unicode_encode(tf.gather(codes.values, parts), "UTF-8")
 
 
 def token_classifier_signatures(model):
@@ -65,7 +98,7 @@ def token_classifier_signatures(model):
     def tag(text):
         text = valid_utf8(text)
         units, windows = graph.encode(text)
-        logits = model(padded(windows.token_ids, tokenizer.pad_id), training=False)
+        logits = window_logits(model, windows.token_ids, size=len(model.tags))
         tags, scores = _best(model, tf.gather_nd(logits, windows.places), units)
         return _answers(graph.entities(tags, scores, units), text, tf.constant(names, tf.string))
 

@@ -21,6 +21,8 @@ from llama_keras.weights.names import weight_names
 # Settings of tasks that give the head's weights their meaning.
 SETTINGS = ("labels", "pooling", "cleaning", "scheme", "head", "tagged_token", "normalize")
 SETTINGS += ("dimensions", "null_answers", "multi_label", "pairs")
+# Settings that are chosen on data, or tuned, with the head: taken over instead of compared.
+LEARNED = ("threshold", "null_threshold")
 # Arguments of a backbone that change nothing of what it computes for a text that fits.
 _FREE = ("dropout", "max_sequence_length")
 _SIZES = ("num_layers", "num_query_heads", "num_key_value_heads", "hidden_dim", "head_dim")
@@ -66,6 +68,12 @@ def made_on(task: Adapted, *, leave_out: Iterable[str]) -> Made:
     )
 
 
+def learned_settings(task: Adapted, made: Made | None) -> dict[str, Any]:
+    """Gives the `LEARNED` settings of an adapter that a task has, too."""
+    noted, ours = made.settings if made else {}, _settings(task)
+    return {name: noted[name] for name in LEARNED if name in noted and name in ours}
+
+
 def projections(backbone) -> dict[str, Any]:
     """Gives the dense layers of the blocks by Hugging Face's names, e.g. "…0.mlp.up_proj"."""
 
@@ -104,7 +112,7 @@ def base_fingerprint(backbone, *, leave_out: Iterable[str] = ()) -> str:
 
 def _settings(task: Adapted) -> dict[str, Any]:
     config = task.get_config()
-    return _plain({name: config[name] for name in SETTINGS if name in config})
+    return _plain({name: config[name] for name in (*SETTINGS, *LEARNED) if name in config})
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +126,8 @@ def _check_task(task: Adapted, made: Made, path) -> None:
             f"The adapter '{path}' was made for a {made.task}; this is a {type(task).__name__}."
         )
     ours = _settings(task)
-    differing = {k for k in {*ours, *made.settings} if ours.get(k) != made.settings.get(k)}
+    compared = {*ours, *made.settings} - set(LEARNED)
+    differing = {key for key in compared if ours.get(key) != made.settings.get(key)}
     if differing:
         wanted = ", ".join(f"{key}={made.settings.get(key)!r}" for key in sorted(differing))
         raise InputError(
@@ -126,6 +135,11 @@ def _check_task(task: Adapted, made: Made, path) -> None:
             f"{', '.join(f'{key}={ours.get(key)!r}' for key in sorted(differing))}. Make the task "
             "with those settings."
         )
+    for name, value in learned_settings(task, made).items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InputError(
+                f"The adapter '{path}' is damaged: {name}={value!r} is no number. Save it anew."
+            )
 
 
 def _check_config(backbone, made: Made, path, names: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from llama_keras.training.adapter_checks import (
     Adapted,
     check_adapter,
     is_update,
+    learned_settings,
     made_on,
     projections,
     some,
@@ -65,6 +66,7 @@ def load_adapter(task: Adapted, path: str | Path, *, check_base: bool = True) ->
     """Gives a task the updates and the head of an adapter; everything is checked first.
 
     The strategy becomes `lora` with the adapter's rank and targets, so that `fit` goes on with it.
+    The head's threshold, where it has one, comes along.
 
     Args:
         task: A task on the base model that the adapter was made on.
@@ -87,6 +89,8 @@ def load_adapter(task: Adapted, path: str | Path, *, check_base: bool = True) ->
     variables = {weight.path: weight for weight in task.weights}
     for name, values in adapter.beside.items():
         variables[name].assign(values)
+    for name, value in learned_settings(task, adapter.made).items():
+        setattr(task, name, value)
     _continue_with_lora(task, layers.values(), adapter.rank)
     renew_optimizer(task)
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import logsumexp, softmax
 
-from llama_keras.data.answer_spans import best_answers
+from llama_keras.data.answer_spans import _characters, best_answers
 from llama_keras.data.context_windows import WindowSettings, make_windows
 from llama_keras.text import Tokenizer
 
@@ -98,3 +98,28 @@ def test_one_question_is_answered_alone_as_in_company(windows):
     assert found.null_score[2].numpy() == 1.0
     assert np.isfinite(found.score.numpy()).all()
     assert found.text[3].numpy() == [b"a"] and found.score[3].numpy() == pytest.approx([1.0])
+
+
+def test_characters_are_those_that_python_counts():
+    texts = ["\ufeffnaïve e\u0301 🙂", "", "a\x00b \u2003 c", "\ufffe今天 \U000e0001", "🙂"] * 2
+    windows = make_windows(
+        tf.constant(["?"] * len(texts)),
+        tf.constant(texts),
+        tokenizer=Tokenizer.from_preset("llama-tiny").graph,
+        separator_id=2,
+        settings=SETTINGS,
+    )
+    columns = max(windows.starts.row_lengths().numpy())
+    first = tf.range(columns)[tf.newaxis] + tf.zeros([len(texts), 1], tf.int64)
+    found = _characters(tf.constant(texts), windows, first, first + 2)
+    for number, text in enumerate(texts):
+        # A token may be one byte of a character: each byte's character, by number.
+        owner = [place for place, letter in enumerate(text) for _ in letter.encode()]
+        bytes_ = zip(
+            *(part[number].numpy() for part in (windows.starts, windows.ends)), strict=True
+        )
+        for column, (byte, _) in enumerate(bytes_):
+            past = windows.ends[number].numpy()[column:][:3][-1]
+            raw = text[owner[byte] : owner[past - 1] + 1]
+            string, start, end = (part.numpy()[number, column] for part in found)
+            assert string.decode() == text[start:end] == raw.strip()

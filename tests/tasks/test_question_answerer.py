@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from llama_keras.errors import InputError
 from llama_keras.tasks import QuestionAnswerer
+from llama_keras.tasks.question_data import Questions
 from llama_keras.text import Tokenizer
 from llama_keras.training.fine_tuning import Full, Lora
 
@@ -116,6 +117,29 @@ def test_answers_do_not_depend_on_batch_or_company(trained):
     for one, other in zip(together, alone, strict=True):
         assert one["text"] == other["text"]
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_answers_do_not_depend_on_what_is_worked_on_at_once(trained, monkeypatch):
+    examples = examples_of(12, seed=2)
+    together = trained.predict(examples, verbose=0)
+    monkeypatch.setattr("llama_keras.tasks.question_answerer._QUESTIONS_AT_ONCE", 5)
+    monkeypatch.setattr("llama_keras.tasks.question_answerer._CHARACTERS_AT_ONCE", 150)
+    monkeypatch.setattr("llama_keras.data.answer_spans._ROWS_AT_ONCE", 2)
+    for one, other in zip(together, trained.predict(examples, verbose=0), strict=True):
+        assert one["text"] == other["text"] and one["start"] == other["start"]
+        assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_groups_have_bounds_in_questions_and_characters():
+    def sizes(lengths):
+        questions = Questions(["q"] * len(lengths), ["x" * length for length in lengths])
+        groups = list(questions.groups(most=3, characters=10))
+        assert [text for group in groups for text in group.contexts] == questions.contexts
+        return [len(group) for group in groups]
+
+    assert sizes([1] * 7) == [3, 3, 1]
+    assert sizes([4, 6, 1, 99, 1, 10]) == [2, 1, 1, 1, 1]
+    assert sizes([]) == []
 
 
 def test_questions_and_padding_can_not_be_answers(trained):
@@ -264,8 +288,18 @@ def test_cleaning_that_keeps_places(trained):
         ([*examples_of(1), {"question": "q", "context": "c"}], "Example 1 has no 'answers'"),
         ([], "data set is empty"),
         (
-            [{"question": "q", "context": "c", "answers": [{"text": "d", "answer_start": 0}]}],
-            "data set is empty",
+            [{"question": "q", "context": "c", "answers": [{"text": "d", "answer_start": 0}]}] * 2,
+            r"all 2 answers are lost.* 2 have no answer that is in the context.*first is 'd'\)\.",
+        ),
+        (
+            [
+                {"question": "q", "context": "y" * 99, "answers": [answer]}
+                for answer in (
+                    {"text": "y" * 99, "answer_start": 0},
+                    {"text": "", "answer_start": 0},
+                )
+            ],
+            r"1 have no answer.*first is ''\) and 1 have an answer longer than a window",
         ),
         ((["q"], ["c", "d"]), "1 questions but 2 contexts"),
     ],

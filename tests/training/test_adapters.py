@@ -11,7 +11,13 @@ import safetensors.numpy
 
 from llama_keras.errors import InputError
 from llama_keras.models import LlamaBackbone
-from llama_keras.tasks import CausalLM, Embedder, TextClassifier, TokenClassifier
+from llama_keras.tasks import (
+    CausalLM,
+    Embedder,
+    QuestionAnswerer,
+    TextClassifier,
+    TokenClassifier,
+)
 from llama_keras.tasks.fine_tuned import FineTunedTask
 from llama_keras.text import Tokenizer
 from llama_keras.training.adapters import renew_optimizer
@@ -149,6 +155,7 @@ def test_the_file_is_small(saved):
             {"head": "crf"},
             {"head/kernel", "head/bias", "chain/transitions", "chain/start", "chain/end"},
         ),
+        (QuestionAnswerer, {"null_answers": True}, {"head/kernel", "head/bias"}),
     ],
 )
 def test_every_task_keeps_its_head(task, arguments, beside, tmp_path):
@@ -160,6 +167,32 @@ def test_every_task_keeps_its_head(task, arguments, beside, tmp_path):
     other.load_adapter(tmp_path / "x.safetensors")
     for path, values in state(ours).items():
         np.testing.assert_array_equal(state(other)[path], values)
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "name"),
+    [
+        (QuestionAnswerer, {"null_answers": True}, "null_threshold"),
+        (TextClassifier, {"multi_label": True}, "threshold"),
+    ],
+)
+@pytest.mark.parametrize("file", ["x.safetensors", "folder"])
+def test_the_threshold_comes_with_the_head(task, arguments, name, file, tmp_path):
+    ours, other = adapt(make(task, **arguments)), make(task, **arguments)
+    setattr(ours, name, 0.125)
+    ours.save_adapter(tmp_path / file)
+    other.load_adapter(tmp_path / file)
+    assert getattr(other, name) == other.get_config()[name] == 0.125
+
+
+def test_a_threshold_that_is_no_number_changes_nothing(tmp_path):
+    ours = adapt(make(multi_label=True))
+    ours.threshold = "0.5"
+    ours.save_adapter(tmp_path / "x.safetensors")
+    other = make(multi_label=True)
+    with pytest.raises(InputError, match="is damaged: threshold='0.5' is no number"):
+        other.load_adapter(tmp_path / "x.safetensors")
+    assert other.threshold == 0.5 and not any("lora" in weight.path for weight in other.weights)
 
 
 def scores(task):
