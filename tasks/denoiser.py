@@ -56,7 +56,8 @@ class Denoiser(Pretraining):
 
         Args:
             x: one string or N, of which nothing is corrupted any further; `<mask>` stands for a
-                hidden token. Or token features, as Keras takes them.
+                hidden token, or for a hidden span where the corruption hides spans. Or token
+                features, as Keras takes them.
             max_new_tokens: at most so many; by default what the model's context has room for.
             batch_size: texts in a batch, at most 32.
             verbose: of `keras.Model.predict`, for token features.
@@ -97,7 +98,11 @@ class Denoiser(Pretraining):
         )
         if cut := sum(len(row) > limit for row in rows):
             logger.warning("%d of %d texts were cut to %d tokens", cut, len(rows), limit)
-        return [[*row[:limit], tokens.separator_id] for row in rows]
+        return [[*self._with_sentinels(row[:limit]), tokens.separator_id] for row in rows]
+
+    def _with_sentinels(self, row: list[int]) -> list[int]:
+        left, mask_id = iter(self.sentinel_ids), self.mask_tokens.mask_id
+        return [next(left, id_) if id_ == mask_id else id_ for id_ in row]
 
     def _write(self, prompts, max_new_tokens: int | None) -> list[dict]:
         room = [self.max_sequence_length - len(prompt) for prompt in prompts]

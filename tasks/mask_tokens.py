@@ -1,5 +1,6 @@
 """Ids for `<mask>` and the like in vocabularies that were made without them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llama_keras.errors import InputError
@@ -10,6 +11,7 @@ SEPARATOR_TEXT = "<separator>"
 # How vocabularies that have a mask spell it.
 _KNOWN_MASKS = (MASK_TEXT, "[MASK]", "<|mask|>", "<MASK>")
 _RESERVED = "<|reserved_special_token_"
+_MOST_SENTINELS = 100  # T5's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +22,14 @@ class MaskTokens:
         mask_id: stands for a hidden token.
         separator_id: stands between corrupted and clean text.
         end_id: ends a text.
+        sentinel_ids: stand for the first, second, … hidden span of a text; empty where no id is
+            left for them.
     """
 
     mask_id: int
     separator_id: int
     end_id: int
+    sentinel_ids: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -34,6 +39,7 @@ class MaskTokens:
         vocabulary_size: int,
         mask_id: int | None = None,
         separator_id: int | None = None,
+        sentinel_ids: Sequence[int] | None = None,
     ) -> "MaskTokens":
         """Gives those of a tokenizer; Llama's vocabularies have no mask of their own.
 
@@ -42,17 +48,18 @@ class MaskTokens:
         control tokens that neither begin or end a text nor stand in the chat template (SmolLM2:
         `<empty_output>`, then `<jupyter_script>`); the unknown token, which texts never become
         where bytes stand in for it (Llama 1 and 2). The separator is at last the token that begins
-        a text.
+        a text. Sentinels are what is left of these, as many as T5 has at most.
 
         Args:
             tokenizer: a `text.Tokenizer`.
             vocabulary_size: rows of the embedding.
-            mask_id, separator_id: chosen ids.
+            mask_id, separator_id, sentinel_ids: chosen ids.
 
         Raises:
-            InputError: an id is outside the vocabulary, both are the same, or none is free.
+            InputError: an id is outside the vocabulary, two are the same, or none is free.
         """
-        free = [id_ for id_ in free_ids(tokenizer, vocabulary_size) if id_ != separator_id]
+        taken = {separator_id, *(sentinel_ids or ())}
+        free = [id_ for id_ in free_ids(tokenizer, vocabulary_size) if id_ not in taken]
         if mask_id is None and not free:
             raise InputError(
                 "The vocabulary has no token to spare for <mask>; give mask_id=…, an id that your "
@@ -65,19 +72,30 @@ class MaskTokens:
             rest.insert(0, known)
         rest += [id_ for id_ in (tokenizer.bos_id, tokenizer.pad_id) if id_ not in (None, mask)]
         separator = next(iter(rest), mask) if separator_id is None else separator_id
-        for name, id_ in (("mask_id", mask), ("separator_id", separator)):
-            if not 0 <= id_ < vocabulary_size:
-                raise InputError(
-                    f"{name}={id_} is not among the {vocabulary_size} ids of the embedding."
-                )
-        if mask == separator:
-            raise InputError(f"mask_id and separator_id are both {mask}; give another one.")
+        if sentinel_ids is None:
+            left = [id_ for id_ in free if id_ not in (mask, separator)]
+            sentinel_ids = left[:_MOST_SENTINELS]
+        named = [("mask_id", mask), ("separator_id", separator)]
+        _check_ids([*named, *(("sentinel_ids", id_) for id_ in sentinel_ids)], vocabulary_size)
         ends = (tokenizer.eos_id, *tokenizer.end_ids, tokenizer.pad_id)
         return cls(
             mask_id=mask,
             separator_id=separator,
             end_id=next(id_ for id_ in ends if id_ is not None),
+            sentinel_ids=tuple(sentinel_ids),
         )
+
+
+def _check_ids(named: Sequence[tuple[str, int]], vocabulary_size: int) -> None:
+    names: dict[int, str] = {}
+    for name, id_ in named:
+        if not 0 <= id_ < vocabulary_size:
+            raise InputError(
+                f"{name}={id_} is not among the {vocabulary_size} ids of the embedding."
+            )
+        if id_ in names:
+            raise InputError(f"{names[id_]} and {name} are both {id_}; give another one.")
+        names[id_] = name
 
 
 def free_ids(tokenizer, vocabulary_size: int) -> list[int]:

@@ -4,6 +4,7 @@ Axes: N texts, B batch, T tokens, V vocabulary.
 """
 
 import logging
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import keras
@@ -52,7 +53,8 @@ class Pretraining(ObjectiveScores, Task):
         objective: a name, settings or object, see `objectives.get_objective`.
         corruption: a name, settings or object, see `text.corruption.get_corruption`; by default
             masking or, for `"denoising"`, deletion. Objectives on clean text take none.
-        mask_id, separator_id: see `mask_tokens.MaskTokens`; by default ids that no text holds.
+        mask_id, separator_id, sentinel_ids: see `mask_tokens.MaskTokens`; by default ids that no
+            text holds.
         max_sequence_length: tokens of one row.
         long_texts: `"cut"` leaves out what is beyond that, `"split"` makes further rows of it.
         cleaning: see `Task`.
@@ -79,6 +81,7 @@ class Pretraining(ObjectiveScores, Task):
         corruption=None,
         mask_id: int | None = None,
         separator_id: int | None = None,
+        sentinel_ids=None,
         max_sequence_length: int = 512,
         long_texts: str = "cut",
         cleaning=None,
@@ -96,8 +99,13 @@ class Pretraining(ObjectiveScores, Task):
                 f"max_sequence_length={self.max_sequence_length} leaves no room for a text."
             )
         self.corruption = self._get_corruption(corruption)
-        self._given_ids = {"mask_id": mask_id, "separator_id": separator_id}
+        self._given_ids = {
+            "mask_id": mask_id,
+            "separator_id": separator_id,
+            "sentinel_ids": sentinel_ids,
+        }
         self._noise = self._mask_tokens = None  # a loaded model's tokenizer is filled later
+        self._check_sentinels()
         self.make_token_metrics()
         self.built = True
 
@@ -126,14 +134,35 @@ class Pretraining(ObjectiveScores, Task):
         return found
 
     @property
+    def _has_sentinels(self) -> bool:
+        return getattr(self.corruption, "marker", None) == "sentinel"
+
+    def _check_sentinels(self):
+        # A loaded model was given those that it was saved with.
+        if not self._has_sentinels or self._given_ids["sentinel_ids"]:
+            return
+        if not self.mask_tokens.sentinel_ids:
+            raise InputError(
+                "span_corruption with marker='sentinel' needs ids that no text holds, and "
+                "the vocabulary has none to spare beside mask and separator. Take marker='mask', "
+                "give sentinel_ids=[…], or build the backbone with a vocabulary_size larger than "
+                f"the tokenizer's {self.tokenizer.vocabulary_size}."
+            )
+
+    @property
     def mask_tokens(self) -> MaskTokens:
-        """The ids of mask, separator and end."""
+        """The ids of mask, separator, end and sentinels."""
         if self._mask_tokens is None:
             size = self.backbone.config.vocabulary_size
             self._mask_tokens = MaskTokens.of(
                 self.tokenizer, vocabulary_size=size, **self._given_ids
             )
         return self._mask_tokens
+
+    @property
+    def sentinel_ids(self) -> tuple[int, ...]:
+        """The ids of hidden spans in their order, where the corruption marks spans so."""
+        return self.mask_tokens.sentinel_ids if self._has_sentinels else ()
 
     @property
     def noise(self):
@@ -145,10 +174,14 @@ class Pretraining(ObjectiveScores, Task):
             self._noise = Noise(layout=self.objective.layout)
         if self._noise is None:
             tokens = self.mask_tokens
+            vocabulary = NoiseVocabulary.of(self.tokenizer, mask_id=tokens.mask_id)
+            if self.sentinel_ids:  # which may lie beyond the tokenizer's ids
+                size = self.backbone.config.vocabulary_size
+                vocabulary = replace(vocabulary, size=size, sentinel_ids=self.sentinel_ids)
             self._noise = Noise(
                 layout=self.objective.layout,
                 corruption=self.corruption,
-                vocabulary=NoiseVocabulary.of(self.tokenizer, mask_id=tokens.mask_id),
+                vocabulary=vocabulary,
                 separator_id=tokens.separator_id,
                 end_id=tokens.end_id,
             )
@@ -168,6 +201,7 @@ class Pretraining(ObjectiveScores, Task):
         """
         from llama_keras.weights.presets import backbone_config, resolve
 
+        kwargs = {**cls._settings_of(preset, kwargs), **kwargs}
         objective = get_objective(kwargs.get("objective") or cls.default_objective)
         mask = backbone_config(resolve(preset)).get("attention_mask", "causal")
         arguments = dict(backbone_arguments or {})
@@ -177,6 +211,16 @@ class Pretraining(ObjectiveScores, Task):
         if objective.layout in DEFAULT_CORRUPTION:
             _ = model.noise  # tells at once when an id is wrong
         return model
+
+    @classmethod
+    def _settings_of(cls, preset, given):
+        saved = super()._settings_of(preset, given)
+        taught = get_objective(saved.get("objective") or cls.default_objective)
+        wanted = get_objective(given.get("objective") or taught)
+        if wanted != taught or wanted.layout not in cls.layouts:
+            # Another objective has noise and rows of its own; the ids are the model's.
+            return {name: saved[name] for name in ("mask_id", "separator_id") if name in saved}
+        return saved
 
     @property
     def row_limit(self) -> int:
@@ -268,6 +312,7 @@ class Pretraining(ObjectiveScores, Task):
         from llama_keras.data.corrupted import objective_stream
 
         rows = self.token_rows(x)
+        self._check_negatives(rows, batch_size)
         order = {"batch_size": batch_size, "seed": seed}
         width = self.row_limit if packing else None
         return self.fit_stream(
@@ -288,6 +333,15 @@ class Pretraining(ObjectiveScores, Task):
         if not is_raw:
             raise InputError("packing=True needs texts; batches of your own stay as given.")
 
+    def _check_negatives(self, rows, batch_size: int) -> None:
+        if self.objective.layout != "views":
+            return
+        if batch_size < 2 or len(set(map(tuple, rows.token_ids))) < 2:
+            raise InputError(
+                f"The objective {self.objective.name!r} tells a text from the others of its batch: "
+                "give at least two different texts and batch_size=2 or more."
+            )
+
     def _identity(self, rows):
         from llama_keras.text.corruption import corruption_config
         from llama_keras.training.run_identity import digest_of
@@ -299,7 +353,11 @@ class Pretraining(ObjectiveScores, Task):
         }
 
     def evaluate(self, x, y=None, *, batch_size: int = 32, **kwargs):
-        """Gives loss, accuracy and perplexity of texts, with the same noise each time."""
+        """Gives loss, accuracy and perplexity of texts, with the same noise each time.
+
+        Contrastive ones depend on `batch_size`: each text has to find itself, under another draw of
+        dropout, among the texts of its batch, which are of like length.
+        """
         kwargs = {"return_dict": True, **kwargs}
         if not is_raw_text(x):
             return super().evaluate(x, y, batch_size=batch_size, **kwargs)
@@ -311,6 +369,7 @@ class Pretraining(ObjectiveScores, Task):
         from llama_keras.data.corrupted import objective_inference_batches
 
         rows = self.token_rows(x)
+        self._check_negatives(rows, batch_size)
 
         def batches(share):
             return objective_inference_batches(
@@ -341,40 +400,46 @@ class Pretraining(ObjectiveScores, Task):
             rows = [row[at : at + limit] for row in rows for at in range(0, len(row), limit)]
         return TokenRows(rows, self.tokenizer.pad_id)
 
-    def save_to_preset(self, directory, *, attention_mask: str | None = None) -> None:
-        """Writes backbone, tokenizer and cleaning to a new directory that `from_preset` reads.
+    def save_to_preset(self, preset_dir, *, attention_mask: str | None = None) -> None:
+        """Writes backbone, tokenizer, cleaning and settings to a new preset directory.
+
+        See `Task.save_to_preset`.
 
         Args:
-            directory: must not exist.
-            attention_mask: that the preset's models have unless they are told otherwise; by
+            preset_dir: must not exist.
+            attention_mask: that the models on this preset have unless they are told otherwise; by
                 default that of the training.
         """
-        from llama_keras.models.presets import save_to_preset
-
+        if not self.writes_files():
+            return
         backbone = self.backbone
         if attention_mask not in (None, backbone.config.attention_mask):
             changed = {**backbone.get_config(), "attention_mask": attention_mask}
             backbone = type(backbone).from_config(changed)
             backbone.set_weights(self.backbone.get_weights())
-        cleaning = None
-        if self.cleaning and self.cleaning.steps:
-            cleaning = self.cleaning.get_config()
-        save_to_preset(directory, backbone=backbone, tokenizer=self.tokenizer, cleaning=cleaning)
+        self._write_preset(preset_dir, backbone)
+
+    def learning_config(self) -> dict[str, Any]:
+        """Gives objective, corruption and their ids as chosen; saved models and exports keep it."""
+        from llama_keras.text.corruption import corruption_config
+
+        ids = dict(self._given_ids)
+        if self.corruption is not None:
+            # As chosen, so that a later rule of choice changes no saved model.
+            tokens = self.mask_tokens
+            ids |= {"mask_id": tokens.mask_id, "separator_id": tokens.separator_id}
+            ids["sentinel_ids"] = list(self.sentinel_ids) or None
+        return {
+            "objective": objective_config(self.objective),
+            "corruption": None if self.corruption is None else corruption_config(self.corruption),
+            **ids,
+        }
 
     def get_config(self):
         """Gives the arguments of the constructor."""
-        from llama_keras.text.corruption import corruption_config
-
-        corruption = self.corruption
         return {
             **super().get_config(),
-            "objective": objective_config(self.objective),
-            "corruption": None if corruption is None else corruption_config(corruption),
-            # As chosen, so that a later rule of choice changes no saved model.
-            "mask_id": self.mask_tokens.mask_id if corruption else self._given_ids["mask_id"],
-            "separator_id": (
-                self.mask_tokens.separator_id if corruption else self._given_ids["separator_id"]
-            ),
+            **self.learning_config(),
             "max_sequence_length": self.max_sequence_length,
             "long_texts": self.long_texts,
         }

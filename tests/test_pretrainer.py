@@ -65,19 +65,44 @@ def test_a_causal_model_goes_on_from_a_preset_and_generates(lines, tmp_path):
     assert CausalLM.from_preset(run.directory).generate("the", max_new_tokens=3).token_ids
 
 
-def test_a_denoiser_s_preset_may_look_both_ways(lines, tmp_path):
-    overrides = [
-        "objective=denoising",
-        "corruption=random_deletion",
-        "backbone.attention_mask=prefix",
-    ]
-    recipe = recipe_of(
-        "article_small", lines, *overrides, "preset_attention_mask=bidirectional", "train.epochs=1"
-    )
+def test_a_denoiser_s_preset_looks_both_ways_and_heads_learn_on_it(lines, tmp_path):
+    recipe = recipe_of("denoising", lines, "backbone.intermediate_dim=64", "train.epochs=1")
     run = run_pretraining(recipe, output=tmp_path / "run", say=lambda line: None)
     assert type(run.model).__name__ == "Denoiser"
+    assert run.model.backbone.config.attention_mask == "prefix"
     classifier = TextClassifier.from_preset(run.directory, labels=["a", "b"])
     assert classifier.backbone.config.attention_mask == "bidirectional"
+    classifier.fit(["the rain", "the snow"], ["a", "b"], epochs=1, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "mask"),
+    [("masked_next_token", "{}", "bidirectional"), ("contrastive", "{dropout: 0.1}", "causal")],
+)
+def test_shipped_recipes_on_a_checkpoint_lower_what_they_measure(
+    lines, tmp_path, name, backbone, mask
+):
+    overrides = ["preset=llama-tiny", f"backbone={backbone}", "train.learning_rate=1e-3"]
+    run = run_pretraining(
+        recipe_of(name, lines, *overrides), output=tmp_path / "run", say=lambda line: None
+    )
+    assert run.metrics["after"]["loss"] < run.metrics["before"]["loss"]
+    assert TextClassifier.from_preset(run.directory, labels=["a", "b"]).backbone.config.dropout == (
+        run.model.backbone.config.dropout
+    )
+    assert run.model.backbone.config.attention_mask == mask
+
+
+def test_sentinels_for_which_there_are_no_ids_stop_before_anything_is_written(lines, tmp_path):
+    corruption = "corruption={name: span_corruption, marker: sentinel}"
+    recipe = recipe_of("denoising", lines, corruption, "backbone.intermediate_dim=64")
+    with pytest.raises(InputError, match="marker='sentinel' needs ids .*larger than.* 261"):
+        run_pretraining(recipe, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    more = recipe.model_copy(update={"backbone": {**recipe.backbone, "vocabulary_size": 264}})
+    model = build_model(more)
+    assert model.mask_tokens.sentinel_ids == (261, 262, 263)
+    assert np.isfinite(model.evaluate(["the rain falls in winter"], verbose=0)["loss"])
 
 
 def test_a_killed_run_goes_on_to_the_same_results(lines, tmp_path, monkeypatch):

@@ -38,7 +38,9 @@ class LlamaBackbone(keras_hub.models.Backbone):
         padding_mask: bool or int, true for real tokens; padding may stand on either side.
         segment_ids: optional int32; tokens of a packed row see only their own segment, and tokens
             of the segment `layers.masking.SHARED_SEGMENT`.
-        positions: optional int32; by default counted from 0 in each text or segment.
+        positions: optional int32; by default counted from 0 in each text or segment. With learned
+            positions each must lie below `max_sequence_length`: an eager call says so where one
+            does not; a compiled one fails on CPUs, while GPUs and XLA look up some other row.
         prefix_mask: bool or int, true for the tokens that see each other both ways (in a packed
             row, those of each segment); with `attention_mask="prefix"` needed, else refused.
             `layers.masking.prefix_mask` makes it from lengths.
@@ -95,7 +97,7 @@ class LlamaBackbone(keras_hub.models.Backbone):
         length = inputs["token_ids"].shape[1]
         limit = self.config.max_sequence_length
         if self.position_embedding is None or not set(inputs).isdisjoint(OPTIONAL_INPUTS):
-            return  # no limit, or positions that start anew within the row
+            return  # no limit, or positions that start anew within the row: see `_Parts.place`
         if length is not None and length > limit:
             raise InputError(
                 f"The rows have {length} tokens, and this model has learned {limit} positions "
@@ -287,6 +289,21 @@ def _remat_scope(config: LlamaConfig) -> keras.RematScope:
     return keras.RematScope(mode="list_of_layers", layer_names=names)
 
 
+def _check_positions(positions, limit: int) -> None:
+    if isinstance(positions, keras.KerasTensor):
+        return
+    try:
+        values = ops.convert_to_numpy(positions)
+    except (NotImplementedError, TypeError):  # TensorFlow's and JAX's graphs hold no values yet
+        return
+    if values.size and values.max() >= limit:
+        raise InputError(
+            f"A text has a token at position {values.max()}, and this model has learned {limit} "
+            "positions (max_sequence_length), counted from 0; shorten the texts of packed rows, or "
+            "use positions='rotary'."
+        )
+
+
 class _Parts:
     """The layers of a backbone before they are wired."""
 
@@ -350,6 +367,7 @@ class _Parts:
     def place(self, hidden, positions):
         """Gives `embed`'s answer for the tokens' vectors `(B, T, E)`."""
         if self.position_embedding is not None:
+            _check_positions(positions, self.position_embedding.input_dim)
             hidden = hidden + self.position_embedding(positions)
         if self.rotary is None:
             return hidden, {}
@@ -362,7 +380,11 @@ class _Parts:
         """Gives what enters the first block, and what all blocks are given beside it."""
         rows = {"padding_mask": padding_mask, "segment_ids": segment_ids}
         bias = self.attention_bias(token_ids, **rows, prefix_mask=prefix_mask)
+        is_packed = segment_ids is not None or positions is not None
         positions = self.token_positions(token_ids, **rows, positions=positions)
+        if is_packed and self.position_embedding is not None and padding_mask is not None:
+            # Padding needs no place, and may be longer than the learned positions.
+            positions = positions * ops.cast(padding_mask, "int32")
         hidden, turns = self.embed(token_ids, positions)
         return hidden, {"bias": bias, **turns}
 

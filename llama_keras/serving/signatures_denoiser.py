@@ -46,6 +46,7 @@ def denoiser_signatures(model, *, max_new_tokens: int | None = None) -> Signatur
         rows = encode_masked(
             tokenizer, text, mask_id=tokens.mask_id, cleaning=model.cleaning, add_bos=False
         )[:, : model.row_limit]
+        rows = _with_sentinels(rows, mask_id=tokens.mask_id, sentinel_ids=model.sentinel_ids)
         is_empty, count = rows.row_lengths() == 0, tf.size(text)
         ends = tf.fill(tf.stack([count, 1]), tokens.separator_id)
         prompts = left_padded(tf.concat([rows, ends], axis=1), start=tokens.separator_id)
@@ -81,5 +82,22 @@ def denoiser_signatures(model, *, max_new_tokens: int | None = None) -> Signatur
         labels=(),
         example_text="The wether is fin today.",
         cleaning=cleaning_steps(model),
-        settings={"defaults": {"max_new_tokens": max_new_tokens or limit}},
+        settings={
+            "defaults": {"max_new_tokens": max_new_tokens or limit},
+            **model.learning_config(),
+        },
     )
+
+
+def _with_sentinels(rows, *, mask_id: int, sentinel_ids: tuple[int, ...]):
+    """Gives ragged rows whose first masks are the sentinels in their order, if there are any."""
+    if not sentinel_ids:
+        return rows
+    is_mask = rows.values == mask_id
+    so_far = tf.cumsum(tf.cast(is_mask, tf.int32))
+    before = tf.gather(tf.concat([[0], so_far], axis=0), rows.row_starts())
+    number = so_far - tf.gather(before, rows.value_rowids())  # 1 for the first mask of a row
+    sentinels = tf.constant(sentinel_ids, rows.dtype)
+    marks = tf.gather(sentinels, tf.clip_by_value(number - 1, 0, len(sentinel_ids) - 1))
+    has_one = is_mask & (number <= len(sentinel_ids))
+    return rows.with_values(tf.where(has_one, marks, rows.values))

@@ -62,7 +62,7 @@ def masked_lm_signatures(model, *, top_k: int = 5) -> Signatures:
         labels=(),
         example_text=f"The weather is {MASK_TEXT} today.",
         cleaning=cleaning_steps(model),
-        settings={"top_k": top_k, "mask": MASK_TEXT},
+        settings={"top_k": top_k, "mask": MASK_TEXT, **model.learning_config()},
     )
 
 

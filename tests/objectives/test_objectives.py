@@ -122,14 +122,50 @@ def test_info_nce_by_hand():
         assert bool(scores.hits[row]) == (int(np.argmax(similar)) == row)
 
 
+def test_equal_texts_are_no_negatives(make_backbone):
+    backbone = make_backbone(attention_mask="bidirectional")
+    rows = [*ROWS, ROWS[1]]
+    features = {k: v for k, v in inputs_of(rows).items() if k in ("token_ids", "padding_mask")}
+    positives = inputs_of([[3], [9, 9], [1, 2], [8]])
+    pairs = {**features, **{f"positive_{k}": positives[k] for k in features}}
+    objective = Contrastive(temperature=0.1, views="pairs")
+    scores = objective(backbone, pairs)
+    anchors, others = objective_vectors(backbone, features), objective_vectors(backbone, positives)
+    a, b = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (anchors, others))
+    similar = a @ b.T / 0.1
+    for row, negatives in enumerate([[1, 2, 3], [0, 2], [0, 1, 3], [0, 2]]):
+        expected = np.log(np.exp(similar[row, [row, *negatives]]).sum()) - similar[row, row]
+        assert float(scores.losses[row]) == pytest.approx(expected, rel=1e-4)
+        assert bool(scores.hits[row]) == (similar[row, row] >= similar[row, negatives].max())
+    np.testing.assert_array_equal(scores.weights, 1.0)
+    np.testing.assert_array_equal(objective.weights_of(pairs), 1.0)
+    alike = {k: v[[1, 3]] for k, v in pairs.items()}
+    for weights in (objective(backbone, alike).weights, objective.weights_of(alike)):
+        np.testing.assert_array_equal(weights, 0.0)
+
+
+def objective_vectors(backbone, features):
+    features = {k: features[k] for k in ("token_ids", "padding_mask")}
+    hidden, mask = np.array(backbone(features)), features["padding_mask"][..., None]
+    return (hidden * mask).sum(axis=1) / mask.sum(axis=1)
+
+
 def test_contrastive_views_by_dropout_differ_and_pairs_need_none(make_backbone):
     backbone = make_backbone(attention_mask="bidirectional", dropout=0.2)
     features = {k: v for k, v in inputs_of(ROWS).items() if k in ("token_ids", "padding_mask")}
     objective = Contrastive(temperature=0.1)
-    still = objective(backbone, features, training=False)
-    np.testing.assert_array_equal(still.hits, 1.0)  # both views are the same
+    seeds = [v for v in backbone.variables if "seed" in v.path]
+    draws = [seed.numpy() for seed in seeds]
+    still, again = (objective(backbone, features, training=False) for _ in range(2))
+    np.testing.assert_array_equal(still.losses, again.losses)
+    assert seeds
+    for before, seed in zip(draws, seeds, strict=True):  # and nothing is drawn for it
+        np.testing.assert_array_equal(before, seed.numpy())
+    quiet = info_nce(*[objective_vectors(backbone, features)] * 2, temperature=0.1)
     moved = objective(backbone, features, training=True)
-    assert np.all(np.array(moved.losses) > np.array(still.losses))
+    for scores in (still, moved):
+        assert np.all(np.array(scores.losses) > np.array(quiet.losses))
+    assert np.abs(np.array(moved.losses) - np.array(still.losses)).max() > 1e-4
     swapped = {f"positive_{k}": v[::-1].copy() for k, v in features.items()}
     pairs = dataclasses.replace(objective, views="pairs")
     np.testing.assert_array_equal(pairs(backbone, {**features, **swapped}).hits, [0, 1, 0])

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from llama_keras.errors import InputError
 from llama_keras.serving import SavedModel
+from llama_keras.serving.signatures_denoiser import _with_sentinels
 from llama_keras.tasks import Denoiser, MaskedLM, Pretraining
 from tests.serving.fresh_process import (
     TEXT_OPS,
@@ -27,6 +28,23 @@ MASKED = [
 CORRUPTED = ["The wether", "", "a <mask> B", "今天🙂", "\x00 " + "long " * 20]
 MOST = [4, 1, 9, 2, 30]
 TOP_K = 3
+# What the manifests tell of the training.
+LEARNED = {
+    "masked": {
+        "objective": {"name": "masked_next_token", "chunk": 256},
+        "corruption": {
+            "name": "random_masking",
+            "rate": 0.15,
+            "mask_rate": 0.8,
+            "random_rate": 0.1,
+            "seed": 0,
+        },
+    },
+    "denoising": {
+        "objective": {"name": "denoising", "chunk": 256},
+        "corruption": {"name": "random_deletion", "rate": 0.3, "seed": 5},
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +54,9 @@ def models():
     options = {"cleaning": ["lower", "collapse_whitespace"], "max_sequence_length": 64}
     found = {
         "masked": MaskedLM.from_preset("llama-tiny", objective="masked_next_token", **options),
-        "denoising": Denoiser.from_preset("llama-tiny", **options),
+        "denoising": Denoiser.from_preset(
+            "llama-tiny", corruption=LEARNED["denoising"]["corruption"], **options
+        ),
     }
     for model in found.values():
         for variable in model.backbone.weights:
@@ -103,6 +123,13 @@ def test_a_fresh_process_and_the_c_api_give_the_same_answers(models, folders):
         check_clean(answers(folders["denoising"], columns, signature="denoise"), clean)
 
 
+def test_masks_become_sentinels_in_the_graph():
+    rows = tf.ragged.constant([[9, 5, 9, 9], [], [9, 6]], dtype=tf.int32)
+    found = _with_sentinels(rows, mask_id=9, sentinel_ids=(70, 80))
+    assert found.to_list() == [[70, 5, 80, 9], [], [70, 6]]
+    assert _with_sentinels(rows, mask_id=9, sentinel_ids=()) is rows
+
+
 def test_no_texts_and_bytes_that_are_no_text(models, saved):
     for model in saved.values():
         assert {len(values) for values in model.run(text=[]).values()} == {0}
@@ -163,6 +190,9 @@ def test_only_core_and_text_ops_each_weight_once_and_a_true_manifest(models, fol
     manifest = json.loads((folder / "signature.json").read_text(encoding="utf-8"))
     assert manifest["task"] == {"masked": "masked_lm", "denoising": "denoising"}[name]
     assert manifest["cleaning"] == model.cleaning.get_config()["steps"]
+    for key, value in LEARNED[name].items():
+        assert manifest[key] == value, key
+    assert (manifest["mask_id"], manifest["separator_id"]) == (259, 260)
     (asked,) = manifest["example"]["request"]["instances"]
     (answer,) = manifest["example"]["response"]["predictions"]
     if name == "masked":

@@ -68,6 +68,42 @@ def test_masks_may_stand_for_hidden_tokens():
     assert model.predict("blue s<mask>y")[0]["text"] == "blue sky"
 
 
+def test_sentinels_stand_for_hidden_spans(tmp_path):
+    corruption = {"name": "span_corruption", "rate": 0.3, "mean_length": 2.0, "marker": "sentinel"}
+    model = make(corruption=corruption, sentinel_ids=[300, 400])
+    rows = model.noise.corruption(
+        np.arange(5, 29)[None], index=[1], vocabulary=model.noise.vocabulary
+    ).token_ids.numpy()[0]
+    assert [id_ for id_ in rows if id_ > 258] == [300, 400]
+    model.compile_settings = {"learning_rate": 1e-2}
+    history = model.fit(WORDS * 16, epochs=3, batch_size=16, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    tokens, (letter,) = model.mask_tokens, model.tokenizer.encode("a")
+    expected = [[letter, 300, 400, tokens.mask_id], [letter]]
+    expected = [[*row, tokens.separator_id] for row in expected]
+    assert model._prompts(["a<mask><mask><mask>", "a"]) == expected
+    model.save(tmp_path / "model.keras")
+    again = Denoiser.load(tmp_path / "model.keras")
+    assert again.sentinel_ids == (300, 400) and again.get_config() == model.get_config()
+    assert again.evaluate(WORDS, verbose=0) == pytest.approx(model.evaluate(WORDS, verbose=0))
+
+
+def test_sentinels_by_default_are_ids_that_no_text_holds():
+    corruption = {"name": "span_corruption", "marker": "sentinel"}
+    tokens = make(corruption=corruption).mask_tokens
+    assert tokens.sentinel_ids == tuple(range(261, 361))  # T5's hundred
+    config = make(corruption=corruption, sentinel_ids=[259]).learning_config()
+    assert (config["sentinel_ids"], config["mask_id"], config["separator_id"]) == ([259], 260, 261)
+    assert make().learning_config()["sentinel_ids"] is None
+    for ids, message in (
+        ({"sentinel_ids": [512]}, "sentinel_ids=512 is not among the 512 ids"),
+        ({"sentinel_ids": [300, 300]}, "sentinel_ids and sentinel_ids are both 300"),
+        ({"sentinel_ids": [300], "mask_id": 300}, "mask_id and sentinel_ids are both 300"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make(corruption=corruption, **ids)
+
+
 def test_save_and_load(trained, tmp_path):
     trained.save(tmp_path / "model.keras")
     again = Denoiser.load(tmp_path / "model.keras")

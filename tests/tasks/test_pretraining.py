@@ -49,8 +49,19 @@ def test_contrastive_learns_from_plain_text():
     # Mean pooling, and a causal checkpoint suits: nothing is changed but the dropout.
     model = make("contrastive", backbone_arguments={"dropout": 0.2})
     assert model.backbone.config.attention_mask == "causal"
-    history = model.fit(sorted(set(TEXTS)), epochs=8, batch_size=4, verbose=0)
+    texts = [*sorted(set(TEXTS)), "six seven"]  # a heading may stand twice
+    before = model.evaluate(texts, verbose=0)
+    assert before == model.evaluate(texts, verbose=0)
+    assert before["loss"] > 1e-3  # the views differ
+    history = model.fit(texts, validation_data=texts, epochs=8, batch_size=5, verbose=0)
     assert history.history["loss"][-1] < history.history["loss"][0]
+    after = model.evaluate(texts, verbose=0)
+    assert after["loss"] < before["loss"]
+    assert history.history["val_loss"][-1] == pytest.approx(after["loss"], rel=1e-4)
+    for wrong in ({"x": texts, "batch_size": 1}, {"x": ["six seven"] * 3}):
+        for call in (model.fit, model.evaluate):
+            with pytest.raises(InputError, match="at least two different texts and batch_size=2"):
+                call(**wrong)
 
 
 def test_evaluation_is_a_mean_over_tokens_whatever_the_batches():

@@ -1,3 +1,4 @@
+import functools
 import inspect
 import json
 import re
@@ -68,13 +69,46 @@ def expected(corruption, ids, index):
     )
 
 
-def corrupt(corruption, rows, index):
-    """Corrupts ragged rows; gives a list of dicts, one for each row."""
+@functools.cache
+def graph_of_ragged(corruption):
+    """Gives the corruption as a graph for rows of all shapes: run by itself it is slow."""
+    specs = [tf.RaggedTensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int64)]
+
+    @tf.function(input_signature=specs)
+    def run(ids, index):
+        return corruption(ids, index=index, vocabulary=VOCABULARY)
+
+    return run
+
+
+@functools.cache
+def graph_of_padded(corruption):
+    specs = [
+        tf.TensorSpec([None, None], tf.int32),
+        tf.TensorSpec([None, None], tf.bool),
+        tf.TensorSpec([None], tf.int64),
+    ]
+
+    @tf.function(input_signature=specs)
+    def run(ids, mask, index):
+        return corruption(ids, padding_mask=mask, index=index, vocabulary=VOCABULARY)
+
+    return run
+
+
+def ragged(rows):
     make: Any = tf.RaggedTensor  # TensorFlow's type stubs lack its constructors
-    ragged = make.from_row_lengths(
+    return make.from_row_lengths(
         tf.constant([id_ for row in rows for id_ in row], tf.int32), [len(row) for row in rows]
     )
-    found = corruption(ragged, index=tf.constant(index, tf.int64), vocabulary=VOCABULARY)
+
+
+def corrupt(corruption, rows, index):
+    """Corrupts ragged rows; gives a list of dicts, one for each row."""
+    return as_dicts(graph_of_ragged(corruption)(ragged(rows), tf.constant(index, tf.int64)))
+
+
+def as_dicts(found):
     columns = [part.to_list() for part in found]
     return [dict(zip(FIELDS, values, strict=True)) for values in zip(*columns, strict=True)]
 
@@ -111,7 +145,7 @@ def test_padding_changes_nothing_but_the_places(corruption, rows, indices, more,
     index = indices[: len(rows)]
     width = max(map(len, rows)) + more
     ids, mask = padded(rows, width=width, left=left)
-    found = corruption(ids, padding_mask=mask, index=index, vocabulary=VOCABULARY)._asdict()
+    found = graph_of_padded(corruption)(ids, mask, tf.constant(index, tf.int64))._asdict()
     found = {name: part.numpy() for name, part in found.items()}
     assert {part.shape for part in found.values()} == {ids.shape}
     assert (found["targets"] == ids).all() and (found["target_mask"] == mask).all()
@@ -149,6 +183,17 @@ def test_what_is_promised_of_every_row(corruption, rows, indices):
         assert [pair for pair in kept if not chosen[pair[1]]] == [
             (id_, at) for at, id_ in enumerate(row) if not chosen[at]
         ]
+
+
+@pytest.mark.parametrize("corruption", CASES, ids=str)
+def test_the_same_with_and_without_a_graph(corruption):
+    rows, index = [[2, 3, 7, 9, 5] * 3, [], [1], [4, 6]], [5, 2**62, -1, 0]
+    options = {"index": tf.constant(index, tf.int64), "vocabulary": VOCABULARY}
+    assert as_dicts(corruption(ragged(rows), **options)) == corrupt(corruption, rows, index)
+    ids, mask = padded(rows, width=16, left=False)
+    found = graph_of_padded(corruption)(ids, mask, options["index"])
+    for one, other in zip(corruption(ids, padding_mask=mask, **options), found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("corruption", CASES[::2], ids=str)
@@ -258,16 +303,7 @@ def test_sentinels_stand_for_the_first_spans_in_their_order():
 
 def test_graph_with_unknown_shapes_and_empty_batches():
     for corruption in CASES:
-        run = tf.function(
-            lambda ids, mask, index, corruption=corruption: corruption(
-                ids, padding_mask=mask, index=index, vocabulary=VOCABULARY
-            ),
-            input_signature=[
-                tf.TensorSpec([None, None], tf.int32),
-                tf.TensorSpec([None, None], tf.bool),
-                tf.TensorSpec([None], tf.int64),
-            ],
-        )
+        run = graph_of_padded(corruption)
         for shape in ((0, 0), (0, 3), (2, 0), (2, 3)):
             found = run(
                 np.zeros(shape, "int32"), np.zeros(shape, bool), np.zeros(shape[0], "int64")
