@@ -14,7 +14,9 @@ def register(app: typer.Typer) -> None:
 
 
 def _pretrain(
-    recipe: Annotated[str, typer.Argument(help="article_small, plain_text, or a file.yaml")],
+    recipe: Annotated[
+        str, typer.Argument(help="article_small, denoising, plain_text …, or a file.yaml")
+    ],
     output: Annotated[
         Path, typer.Option(help="Run directory, in the end a preset; a new one, but for --resume.")
     ],
