@@ -123,7 +123,7 @@ def _replicas_case(case):
     return run
 
 
-CASES = {case.__name__: _replicas_case(case) for case in replica_worker.CASES}
+CASES = {case.__name__: _replicas_case(case) for case in replica_worker.CASES.values()}
 CASES |= {case.__name__: case for case in (small, rows, killed)}
 
 

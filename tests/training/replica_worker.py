@@ -1,6 +1,6 @@
 """Trains and measures on several replicas; `test_exact_trainer` compares what it writes.
 
-    python -m tests.training.replica_worker REPLICAS FILE.npz
+    python -m tests.training.replica_worker REPLICAS FILE.npz CASE …
 
 Logical devices can only be made before TensorFlow starts, hence a process for each number.
 """
@@ -95,15 +95,18 @@ def masked_losses():
     return model, [history.history["loss"]]
 
 
-CASES = (
-    text_classifier,
-    token_classifier,
-    embedder,
-    pretraining,
-    packed,
-    summed_loss,
-    masked_losses,
-)
+CASES = {
+    case.__name__: case
+    for case in (
+        text_classifier,
+        token_classifier,
+        embedder,
+        pretraining,
+        packed,
+        summed_loss,
+        masked_losses,
+    )
+}
 
 
 def overflow():
@@ -146,7 +149,7 @@ def refusals():
     return found
 
 
-def main(replicas: int, file: str) -> None:
+def main(replicas: int, file: str, cases: list[str]) -> None:
     scope = contextlib.nullcontext()
     if replicas > 1:
         devices = [tf.config.LogicalDeviceConfiguration()] * replicas
@@ -156,12 +159,12 @@ def main(replicas: int, file: str) -> None:
         scope = strategy.scope()
     found = {}
     with scope:
-        for case in CASES:
+        for case in cases:
             keras.utils.set_random_seed(3)
-            model, numbers = case()
-            found[f"{case.__name__}/numbers"] = np.hstack(numbers)
+            model, numbers = CASES[case]()
+            found[f"{case}/numbers"] = np.hstack(numbers)
             for place, weight in enumerate(model.get_weights()):
-                found[f"{case.__name__}/{place}"] = weight
+                found[f"{case}/{place}"] = weight
         found["overflow"] = np.array(overflow())
         if replicas > 1:
             found["refusals"] = np.array(refusals())
@@ -171,4 +174,4 @@ def main(replicas: int, file: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -123,7 +123,7 @@ def test_the_file_added_by_hand_gives_the_same_logits(tmp_path):
     np.testing.assert_allclose(outputs(plain), outputs(task), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["x.safetensors", "folder"])
+@pytest.mark.parametrize("name", ["x.safetensors", pytest.param("folder", marks=pytest.mark.slow)])
 def test_a_fitted_adapter_answers_the_same_elsewhere(name, tmp_path):
     task = make(strategy=ALL, **ONE)
     task.fit(TEXTS, LABELS, epochs=2, batch_size=2, verbose=0)
@@ -247,6 +247,7 @@ def test_updates_of_embeddings_merge_too():
     assert not any("lora" in weight.path for weight in task.weights)
 
 
+@pytest.mark.slow
 def test_fit_goes_on_after_merging_with_new_updates():
     task = make(strategy=ALL, **ONE)
     task.fit(TEXTS, LABELS, epochs=1, batch_size=2, verbose=0)
@@ -277,6 +278,7 @@ def test_a_renewed_optimizer_keeps_its_settings():
     assert decayed == {"kernel", "embeddings"}
 
 
+@pytest.mark.slow
 def test_loss_scaling_survives_merging():
     task = make(strategy=ALL, **ONE)
     plain = keras.optimizers.AdamW(1e-3, weight_decay=0.1)
@@ -420,6 +422,7 @@ def test_docstring_example_runs():
     assert not any("lora" in weight.path for weight in names["model"].weights)
 
 
+@pytest.mark.slow
 def test_text_is_generated_from_what_is_there_now(tmp_path):
     task = make(CausalLM, jit_generate=False)
     plain = task.generate("Hi", max_new_tokens=4).log_probabilities

@@ -24,42 +24,55 @@ MIXED = [case for case in CASES if "adamw/mixed" in case]
 TOLERANCES = {"mixed_bfloat16": 2e-2, "mixed_float16": 1e-3}
 
 
-def work(repository, folder, replicas):
+def work(repository, folder, replicas, cases):
     file = folder / f"{replicas}.npz"
     words = [sys.executable, "-m", "tests.training.replica_worker", str(replicas), str(file)]
-    done = subprocess.run(words, cwd=repository, env=os.environ, capture_output=True, text=True)
+    done = subprocess.run(
+        [*words, *cases], cwd=repository, env=os.environ, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(np.load(file))
 
 
+QUICK = ("text_classifier", "summed_loss", "masked_losses")
+OTHERS = ("token_classifier", "embedder", "pretraining", "packed")
+
+
 @pytest.fixture(scope="module")
 def one(repository, tmp_path_factory):
-    return work(repository, tmp_path_factory.mktemp("one"), 1)
+    return work(repository, tmp_path_factory.mktemp("one"), 1, QUICK)
 
 
 @pytest.fixture(scope="module")
 def two(repository, tmp_path_factory):
-    return work(repository, tmp_path_factory.mktemp("two"), 2)
+    return work(repository, tmp_path_factory.mktemp("two"), 2, QUICK)
 
 
-CASE_NAMES = (
-    "text_classifier",
-    "token_classifier",
-    "embedder",
-    "pretraining",
-    "packed",
-    "summed_loss",
-    "masked_losses",
-)
+@pytest.fixture(scope="module")
+def others(repository, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("others")
+    return [work(repository, folder, replicas, OTHERS) for replicas in (1, 2)]
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("case", CASE_NAMES)
-def test_two_replicas_learn_what_one_learns(one, two, case):
+def assert_same(one, two, case):
     names = [name for name in one if name.startswith(f"{case}/")]
     assert len(names) > 2
     for name in names:
         np.testing.assert_allclose(two[name], one[name], atol=5e-6, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("case", QUICK)
+def test_two_replicas_learn_what_one_learns(one, two, case):
+    assert_same(one, two, case)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("case", OTHERS)
+def test_two_replicas_learn_what_one_learns_in_each_task(others, case):
+    one, two = others
+    assert_same(one, two, case)
 
 
 def test_overflow_on_one_replica_skips_the_step_on_all(one, two):

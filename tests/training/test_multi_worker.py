@@ -57,6 +57,7 @@ def assert_each_row_once(workers):
         assert min(len(each) for each in seen) >= 3 * batches
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_keras_gives_the_same_in_two_workers_as_in_one_process(work, tmp_path):
     (one,) = work("small", workers=1)

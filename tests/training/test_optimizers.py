@@ -220,6 +220,7 @@ def run_alone(script, folder, **environment):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_weights_on_several_devices(repository):
     run_alone(TWO_DEVICES, repository)
 
@@ -235,6 +236,7 @@ for strategy in ("full", "layerwise_lr_decay"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 def test_the_default_optimizers_work_under_jax(repository):
     run_alone(UNDER_JAX, repository, KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")

@@ -176,6 +176,7 @@ def test_swapped_averages(tmp_path):
     assert_same(fit(averaged(), kept(tmp_path), callbacks=make()), whole)
 
 
+@pytest.mark.slow
 def test_logs_are_those_of_one_run(tmp_path):
     def logs(folder):
         folder.mkdir(exist_ok=True)
@@ -229,6 +230,7 @@ def test_pretraining_with_its_noise(tmp_path, objective):
     assert_same(learn(make(), kept(tmp_path)), whole)
 
 
+@pytest.mark.slow
 def test_an_embedder_whose_validation_stays_the_same(tmp_path):
     pairs = [(text, f"{text} again") for text in TEXTS]
 
