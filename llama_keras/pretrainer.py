@@ -192,6 +192,8 @@ def build_tokenizer(recipe: PretrainingRecipe):
 
 def _save_preset(model, directory: Path, attention_mask: str | None) -> None:
     """Makes the run's directory a preset; the file that marks it as one comes last."""
+    if not model.writes_files():
+        return
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         whole = Path(folder) / "preset"
         model.save_to_preset(whole, attention_mask=attention_mask)

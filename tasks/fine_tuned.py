@@ -262,8 +262,8 @@ class FineTunedTask(Task):
         Raises:
             InputError: the strategy is a matter of the default optimizer, and another one is given.
         """
-        self._awaits_steps = optimizer == "auto" and not total_steps
         self._check_optimizer(optimizer)
+        is_default = optimizer == "auto"
         with self.scope():
             if loss == "auto":
                 loss = self.default_loss()
@@ -272,6 +272,7 @@ class FineTunedTask(Task):
             if optimizer == "auto":
                 optimizer = self._default_optimizer(total_steps)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        self._awaits_steps = is_default and not total_steps
 
     def _depth_rates(self, total_steps: int):
         return self.strategy.depth_rates(self.backbone.config.num_layers, total_steps)
@@ -287,7 +288,7 @@ class FineTunedTask(Task):
 
         if optimizer in ("auto", None) or self._depth_rates(0) is None:
             return
-        if not isinstance(optimizer, DepthwiseAdamW):
+        if not isinstance(getattr(optimizer, "inner_optimizer", optimizer), DepthwiseAdamW):
             raise InputError(
                 f"strategy={self.strategy.name!r} gives each depth a learning rate of its own in "
                 "the default optimizer, so another one would train all weights alike; leave "

@@ -22,15 +22,28 @@ def label_numbers(labels: Sequence[Any], *, names: Sequence[str]) -> np.ndarray:
     """Gives the class numbers of labels, int32 `(N,)`.
 
     Args:
-        labels: N names or integers. Integers are class numbers, as in Keras, unless a name is
-            itself a numeral: then 1 is the name "1", wherever it stands.
+        labels: N names, or integers: class numbers, as in Keras.
         names: the C classes.
 
     Raises:
-        InputError: a label is not known.
+        InputError: a label is not known; or it is an integer, and a name is another class's number.
     """
-    by_number = {number: number for number in range(len(names))}
-    return _found(labels, names, integers=_numerals(names) or by_number)
+    found = [_number_of(label, names) for label in labels]
+    if wrong := {str(x) for x, number in zip(labels, found, strict=True) if number is None}:
+        shown = ", ".join(sorted(wrong)[:5])
+        raise InputError(f"Unknown label {shown}; the model knows {list(names)}.")
+    return np.array(found, dtype="int32")
+
+
+def _number_of(label, names: Sequence[str]) -> int | None:
+    if not isinstance(label, (int, np.integer)):
+        return names.index(label) if label in names else None
+    if any(_NUMERAL.fullmatch(name) and int(name) != at for at, name in enumerate(names)):
+        raise InputError(
+            f"The label {label!r} may be the number of a class, counted from 0, or one of the "
+            f"names {list(names)}; write names as strings."
+        )
+    return int(label) if 0 <= label < len(names) else None
 
 
 def class_weights(given: Mapping[Any, float] | str, *, names: Sequence[str], labels=None) -> dict:
@@ -42,8 +55,7 @@ def class_weights(given: Mapping[Any, float] | str, *, names: Sequence[str], lab
         labels: int32 `(N,)`, what `"balanced"` counts.
 
     Raises:
-        InputError: a class is not known; an integer may mean a number or a name; or there is
-            nothing to count.
+        InputError: a class is not known, see `label_numbers`; or there is nothing to count.
     """
     if not isinstance(given, Mapping):
         if given != "balanced" or labels is None:
@@ -54,45 +66,10 @@ def class_weights(given: Mapping[Any, float] | str, *, names: Sequence[str], lab
         counts = np.bincount(labels, minlength=len(names))
         # As scikit-learn's; a label without examples has no weight to give.
         return dict(enumerate((len(labels) / (len(names) * np.maximum(counts, 1))).tolist()))
-    numbers = _numbers_of_classes(list(given), names)
+    numbers = label_numbers(list(given), names=names).tolist()
     if len(set(numbers)) < len(numbers):
         raise InputError(f"class_weight has a class twice, by name and number: {given}.")
     return dict(zip(numbers, given.values(), strict=True))
-
-
-def _numbers_of_classes(classes: list, names: Sequence[str]) -> list[int]:
-    by_number = {number: number for number in range(len(names))}
-    by_name = _numerals(names)
-    integers = {int(key) for key in classes if _is_integer(key)}
-    if not integers <= by_name.keys():
-        return _found(classes, names, integers=by_number).tolist()
-    found = _found(classes, names, integers=by_name).tolist()
-    if integers <= by_number.keys() and any(by_name[x] != x for x in integers):
-        raise InputError(
-            f"The integers {sorted(integers)} of class_weight may be class numbers or the names "
-            f"in {list(names)}; write the names as strings."
-        )
-    return found
-
-
-def _found(labels, names: Sequence[str], *, integers: Mapping[int, int]) -> np.ndarray:
-    strings = {name: number for number, name in enumerate(names)}
-    found = [
-        integers.get(int(x)) if _is_integer(x) else strings.get(x) if isinstance(x, str) else None
-        for x in labels
-    ]
-    if wrong := {str(x) for x, number in zip(labels, found, strict=True) if number is None}:
-        shown = ", ".join(sorted(wrong)[:5])
-        raise InputError(f"Unknown label {shown}; the model knows {list(names)}.")
-    return np.array(found, dtype="int32")
-
-
-def _is_integer(label) -> bool:
-    return isinstance(label, (int, np.integer))
-
-
-def _numerals(names: Sequence[str]) -> dict[int, int]:
-    return {int(name): i for i, name in enumerate(names) if _NUMERAL.fullmatch(name)}
 
 
 def label_matrix(labels: Sequence[Any], *, names: Sequence[str]) -> np.ndarray:

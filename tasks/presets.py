@@ -22,6 +22,8 @@ logger = logging.getLogger("llama_keras")
 TASK_FILE = "task.json"
 HEAD_FILE = "task.safetensors"
 FORMAT = 1
+# Settings that say what a head's numbers mean, though its form stays.
+MEANING = ("pooling", "multi_label", "pairs", "tagged_token", "null_answers")
 # Kept elsewhere in the preset, or a matter of the next training.
 _ELSEWHERE = ("name", "backbone", "tokenizer", "cleaning", "strategy")
 
@@ -96,6 +98,10 @@ def load_head(task, preset) -> None:
             )
         logger.warning("The head of '%s' has another form; this one begins anew", preset)
         return
+    changed = [name for name in MEANING if saved.get(name) != ours.get(name)]
+    if changed:
+        before = ", ".join(f"{name}={saved.get(name)!r}" for name in changed)
+        logger.warning("The head of '%s' learned with %s; it is kept all the same", preset, before)
     if file:
         for name, weight in head.items():
             weight.assign(file.read(name))

@@ -39,8 +39,8 @@ class TextClassifier(FineTunedTask):
     `((first, second), label)`. Tokens of a pair that is too long are left out one by one at the end
     of the longer text (`data.text_pairs`).
 
-    A label is a name, or an integer: the number of its class, as in Keras, unless one of the names
-    is itself a numeral. Of a model with `labels=["1", "2", "3"]` the label 1 is the name "1".
+    A label is a name, or an integer: the number of its class, as in Keras. Of a model with
+    `labels=["1", "2", "3"]` an integer could be either, and is refused.
 
     With `multi_label=True` each label is decided by itself, and a text's labels are a list of
     names, possibly empty, or a row of a matrix `(N, C)` of 0 and 1.
@@ -106,7 +106,7 @@ class TextClassifier(FineTunedTask):
         if wrong := [name for name in labels if not isinstance(name, str)]:
             raise InputError(
                 f"labels must be strings; received {wrong[0]!r} among {labels}. Write numbers as "
-                '"1": integer labels of texts then stand for these names.'
+                '"1".'
             )
         if len(labels) < 2 or len(set(labels)) != len(labels):
             raise InputError(f"labels must be two or more different names; received {labels}.")
@@ -337,6 +337,12 @@ class TextClassifier(FineTunedTask):
                 "label a text; make it with multi_label=True."
             )
         return label_numbers(labels, names=self.labels)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds the task; names that an earlier version took as numbers become strings."""
+        labels = [str(name) for name in config["labels"]]
+        return super().from_config({**config, "labels": labels}, custom_objects)
 
     def get_config(self):
         """Gives the arguments of the constructor."""

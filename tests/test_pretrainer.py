@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from llama_keras.errors import InputError
-from llama_keras.pretrainer import build_model, run_pretraining
-from llama_keras.tasks import CausalLM, MaskedLM, TextClassifier
+from llama_keras.pretrainer import _save_preset, build_model, run_pretraining
+from llama_keras.tasks import CausalLM, MaskedLM, Pretraining, TextClassifier
 from llama_keras.tasks.pretraining_recipe import load_pretraining_recipe
 from llama_keras.training.checkpoints import Checkpoints
 from tests.test_runner import Killed, killed_at, without_speed
@@ -173,3 +173,10 @@ def test_bad_input(lines, tmp_path):
         build_model(
             recipe_of("plain_text", lines, "objective=masked", "backbone.attention_mask=causal")
         )
+
+
+def test_a_worker_that_is_not_the_chief_leaves_no_preset(tmp_path):
+    model = Pretraining.from_preset("llama-tiny")
+    model.writes_files = lambda: False
+    _save_preset(model, tmp_path, None)
+    assert not any(tmp_path.iterdir())

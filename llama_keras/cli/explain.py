@@ -103,8 +103,6 @@ def _steps(texts: list[str] | None) -> tuple[dict[str, Any], ...] | None:
 
 def _step(text: str) -> dict[str, Any]:
     """Gives the step of `NAME` or `NAME:SETTING=VALUE,SETTING=VALUE`; values are read as YAML."""
-    import yaml
-
     from llama_keras.errors import InputError
 
     name, colon, rest = text.partition(":")
@@ -116,8 +114,16 @@ def _step(text: str) -> dict[str, Any]:
                 "--clean takes STEP or STEP:SETTING=VALUE such as remove_stop_words:language=zh; "
                 f"received {text!r}."
             )
-        try:
-            step[setting] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            step[setting] = value
+        step[setting] = _value(value)
     return step
+
+
+def _value(text: str) -> Any:
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    # Bare marks stand for themselves, though YAML has other uses for # and -.
+    return value if isinstance(value, str) or re.search(r"\w", text) else text

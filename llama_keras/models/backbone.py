@@ -294,8 +294,8 @@ def _check_positions(positions, limit: int) -> None:
         return
     try:
         values = ops.convert_to_numpy(positions)
-    except (NotImplementedError, TypeError):  # TensorFlow's and JAX's graphs hold no values yet
-        return
+    except (NotImplementedError, TypeError, RuntimeError):
+        return  # TensorFlow's and JAX's graphs hold no values yet, nor one process those of others
     if values.size and values.max() >= limit:
         raise InputError(
             f"A text has a token at position {values.max()}, and this model has learned {limit} "
@@ -367,7 +367,6 @@ class _Parts:
     def place(self, hidden, positions):
         """Gives `embed`'s answer for the tokens' vectors `(B, T, E)`."""
         if self.position_embedding is not None:
-            _check_positions(positions, self.position_embedding.input_dim)
             hidden = hidden + self.position_embedding(positions)
         if self.rotary is None:
             return hidden, {}
@@ -382,9 +381,11 @@ class _Parts:
         bias = self.attention_bias(token_ids, **rows, prefix_mask=prefix_mask)
         is_packed = segment_ids is not None or positions is not None
         positions = self.token_positions(token_ids, **rows, positions=positions)
-        if is_packed and self.position_embedding is not None and padding_mask is not None:
-            # Padding needs no place, and may be longer than the learned positions.
-            positions = positions * ops.cast(padding_mask, "int32")
+        if is_packed and self.position_embedding is not None:
+            if padding_mask is not None:
+                # Padding needs no place, and may be longer than the learned positions.
+                positions = positions * ops.cast(padding_mask, "int32")
+            _check_positions(positions, self.position_embedding.input_dim)
         hidden, turns = self.embed(token_ids, positions)
         return hidden, {"bias": bias, **turns}
 

@@ -136,9 +136,11 @@ def _check_task(task: Adapted, made: Made, path) -> None:
             "with those settings."
         )
     for name, value in learned_settings(task, made).items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 <= value <= 1:
             raise InputError(
-                f"The adapter '{path}' is damaged: {name}={value!r} is no number. Save it anew."
+                f"The adapter '{path}' is damaged: {name}={value!r} should be a number from 0 to "
+                "1. Save it anew."
             )
 
 

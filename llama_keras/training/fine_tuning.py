@@ -330,7 +330,7 @@ def get_strategy(strategy: str | dict[str, Any] | Strategy) -> Any:
     Raises:
         InputError: there is none of that name, or a setting is not one that it takes.
     """
-    if isinstance(strategy, Strategy):
+    if all(hasattr(strategy, name) for name in ("name", "prepare", "depth_rates")):
         return strategy
     if not isinstance(strategy, (str, dict)):
         raise InputError(

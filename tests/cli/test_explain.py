@@ -55,6 +55,13 @@ def test_the_articles_kernel_and_chinese_stop_words_are_within_reach():
                 {"name": "normalize", "form": "NFKC"},
             ),
         ),
+        (
+            ["remove_punctuation:replacement=,keep=#", "remove_punctuation:keep=-"],
+            (
+                {"name": "remove_punctuation", "replacement": "", "keep": "#"},
+                {"name": "remove_punctuation", "keep": "-"},
+            ),
+        ),
     ],
 )
 def test_steps_of_the_command_line(texts, steps):

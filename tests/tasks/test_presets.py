@@ -105,6 +105,7 @@ def test_arguments_replace_the_preset_s(tmp_path, caplog, more, kept):
     same = np.array_equal(np.array(again.head.kernel), np.array(task.head.kernel))
     assert same == kept
     assert ("knows the labels ['film', 'music']" in caplog.text) != kept
+    assert ("learned with multi_label=True; it is kept" in caplog.text) == kept
 
 
 def test_a_head_of_another_form_begins_anew(tmp_path, caplog):

@@ -343,16 +343,22 @@ def label_numbers_of(model, labels):
     return np.asarray(model.token_rows(["a"] * len(labels), labels).labels).tolist()
 
 
-def test_integers_are_class_numbers_unless_names_are_numerals(make_classifier):
+def test_integers_are_class_numbers_unless_they_could_be_names(make_classifier):
     assert label_numbers_of(make_classifier(), [1, 0, "positive"]) == [1, 0, 1]
+    assert label_numbers_of(make_classifier(labels=["0", "1", "none"]), [1, 0, "1"]) == [1, 0, 1]
+    with pytest.raises(InputError, match="Unknown label 2"):
+        label_numbers_of(make_classifier(), [0, 2])
     numerals = make_classifier(labels=["1", "2", "3"])
-    for labels in ([1, 2, 1], np.array([1, 2, 1]), ["1", "2", "1"], ["1", 2, "1"]):
-        assert label_numbers_of(numerals, labels) == [0, 1, 0]
-    assert label_numbers_of(make_classifier(labels=["1", "-1", "none"]), [-1, 1]) == [1, 0]
-    with pytest.raises(InputError, match=r"Unknown label 0; the model knows \['1', '2', '3'\]"):
-        numerals.fit(["a", "b"], [0, 1])
+    assert label_numbers_of(numerals, ["1", "2", "1"]) == [0, 1, 0]
     dataset = tf.data.Dataset.from_tensor_slices((["a", "b"], [3, 1]))
-    assert np.asarray(numerals.example_rows(dataset, None).labels).tolist() == [2, 0]
+    for x, y in ((["a", "b"], [0, 1]), (["a", "b"], np.array([1, 2])), (dataset, None)):
+        with pytest.raises(InputError, match="write names as strings"):
+            numerals.example_rows(x, y)
+
+
+def test_numbers_as_names_of_an_earlier_version_become_strings(make_classifier):
+    config = {**make_classifier().get_config(), "labels": [3, 7]}
+    assert TextClassifier.from_config(config).labels == ["3", "7"]
 
 
 @pytest.mark.parametrize("labels", [[1, 2, 3], ["a", None], np.array([0, 1])])
@@ -374,8 +380,7 @@ def test_class_weights_by_name_number_or_balanced(make_classifier):
     found = weights_of(model, "balanced", labels)
     assert found == pytest.approx(compute_sample_weight("balanced", labels))
     numerals = make_classifier(labels=["1", "2", "3"])
-    for given in ({"2": 5.0}, {1: 1.0, 2: 5.0, 3: 1.0}, {0: 1.0, 1: 5.0, 2: 1.0}):
-        assert weights_of(numerals, given, [1, 2, 3]).tolist() == [1.0, 5.0, 1.0]
+    assert weights_of(numerals, {"2": 5.0}, ["1", "2", "3"]).tolist() == [1.0, 5.0, 1.0]
 
 
 def test_class_weights_by_name_change_what_is_learned(make_classifier, toy_data):
@@ -412,8 +417,8 @@ def test_wrong_class_weights_are_named(make_classifier, toy_data, given, message
 
 def test_an_integer_that_may_be_a_name_or_a_number_is_refused(make_classifier):
     model = make_classifier(labels=["1", "2", "3"])
-    with pytest.raises(InputError, match="write the names as strings"):
-        weights_of(model, {1: 5.0}, [1, 2])
+    with pytest.raises(InputError, match="write names as strings"):
+        weights_of(model, {1: 5.0}, ["1", "2"])
 
 
 def test_a_probe_that_would_be_left_with_one_label_is_refused(make_classifier):
