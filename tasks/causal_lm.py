@@ -77,17 +77,13 @@ class CausalLM(LikelihoodScores, ObjectiveScores, FineTunedTask):
     ```
     """
 
+    attention_masks = ("causal",)
     objective = OBJECTIVES["causal"]
     can_pack = True
 
     def __init__(
         self, *, backbone: LlamaBackbone, tokenizer, jit_generate: bool | None = None, **kwargs
     ):
-        if backbone.config.attention_mask != "causal":
-            raise InputError(
-                "CausalLM needs a backbone with attention_mask='causal'; this one has "
-                f"{backbone.config.attention_mask!r}."
-            )
         super().__init__(backbone=backbone, tokenizer=tokenizer, **kwargs)
         self.make_token_metrics()
         self.jit_generate = jit_generate

@@ -23,8 +23,13 @@ class FineTunedTask(Task):
         backbone, tokenizer, cleaning: see `Task`.
         max_sequence_length: tokens of one row of a batch.
         strategy: a name of `training.fine_tuning.STRATEGIES`, or such an object.
+
+    Raises:
+        InputError: the task cannot use a backbone of that attention mask; or see `Task`.
     """
 
+    # Of the backbones that the task can use.
+    attention_masks: ClassVar[tuple[str, ...]] = ("causal", "bidirectional")
     # Whether `fit` takes packing=True: whether answers are given token by token.
     can_pack: ClassVar[bool] = False
 
@@ -40,6 +45,12 @@ class FineTunedTask(Task):
     ):
         from llama_keras.training.fine_tuning import get_strategy
 
+        if (mask := backbone.config.attention_mask) not in self.attention_masks:
+            raise InputError(
+                f"{type(self).__name__} needs a backbone with attention_mask="
+                f"{' or '.join(map(repr, self.attention_masks))}; this one has {mask!r}. Give "
+                "from_preset backbone_arguments={'attention_mask': …}."
+            )
         super().__init__(backbone=backbone, tokenizer=tokenizer, cleaning=cleaning, **kwargs)
         self.strategy: Any = get_strategy(strategy)
         self.max_sequence_length = min(max_sequence_length, backbone.config.max_sequence_length)

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from llama_keras.errors import InputError
-from llama_keras.tasks import CausalLM
+from llama_keras.tasks import (
+    CausalLM,
+    Embedder,
+    QuestionAnswerer,
+    TextClassifier,
+    TokenClassifier,
+)
 from llama_keras.training.fine_tuning import GradualUnfreezing, LayerwiseDecay
 from llama_keras.training.optimizers import DepthwiseAdamW
 
@@ -111,3 +117,10 @@ def test_targets_that_match_nothing_are_refused_by_fit(make_classifier, toy_data
     model = make_classifier(strategy={"name": "lora", "targets": ["q_proj", "v_proj"]})
     with pytest.raises(InputError, match="no layer named q_proj, v_proj"):
         model.fit(*toy_data, **FEW)
+
+
+@pytest.mark.parametrize("kind", [TextClassifier, TokenClassifier, QuestionAnswerer, Embedder])
+def test_a_backbone_that_is_given_a_prefix_is_refused(kind):
+    labels = {"labels": ["a", "b"]} if kind in (TextClassifier, TokenClassifier) else {}
+    with pytest.raises(InputError, match=f"{kind.__name__} needs .*'causal' or 'bidirectional'"):
+        kind.from_preset("llama-tiny", backbone_arguments={"attention_mask": "prefix"}, **labels)
