@@ -28,22 +28,19 @@ def label_numbers(labels: Sequence[Any], *, names: Sequence[str]) -> np.ndarray:
     Raises:
         InputError: a label is not known; or it is an integer, and a name is another class's number.
     """
-    found = [_number_of(label, names) for label in labels]
+    numbers: dict[Any, int] = {name: number for number, name in enumerate(names)}
+    integers = [x for x in labels if isinstance(x, (int, np.integer))]
+    if integers and any(_NUMERAL.fullmatch(name) and int(name) != numbers[name] for name in names):
+        raise InputError(
+            f"The label {integers[0]!r} may be the number of a class, counted from 0, or one of "
+            f"the names {list(names)}; write names as strings."
+        )
+    numbers |= {number: number for number in range(len(names))}
+    found = [numbers.get(label) for label in labels]
     if wrong := {str(x) for x, number in zip(labels, found, strict=True) if number is None}:
         shown = ", ".join(sorted(wrong)[:5])
         raise InputError(f"Unknown label {shown}; the model knows {list(names)}.")
     return np.array(found, dtype="int32")
-
-
-def _number_of(label, names: Sequence[str]) -> int | None:
-    if not isinstance(label, (int, np.integer)):
-        return names.index(label) if label in names else None
-    if any(_NUMERAL.fullmatch(name) and int(name) != at for at, name in enumerate(names)):
-        raise InputError(
-            f"The label {label!r} may be the number of a class, counted from 0, or one of the "
-            f"names {list(names)}; write names as strings."
-        )
-    return int(label) if 0 <= label < len(names) else None
 
 
 def class_weights(given: Mapping[Any, float] | str, *, names: Sequence[str], labels=None) -> dict:

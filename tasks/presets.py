@@ -7,6 +7,7 @@
 import inspect
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,15 @@ def task_config(preset, kind: type) -> dict[str, Any]:
     return config
 
 
-def load_head(task, preset) -> None:
+def load_head(task, preset, saved: Mapping[str, Any]) -> None:
     """Fills a task's head with the weights of the preset that its settings came from.
 
     A head for other labels, or of another form, keeps its new weights; that is logged.
+
+    Args:
+        task: the task.
+        preset: see `task_config`.
+        saved: what `task_config` gave.
 
     Raises:
         InputError: the weights do not fit the preset's own description.
@@ -81,7 +87,7 @@ def load_head(task, preset) -> None:
     path = _file(preset, HEAD_FILE)
     head = _head(task)
     shapes = {name: tuple(weight.shape) for name, weight in head.items()}
-    saved, ours = task_config(preset, type(task)), _config(task)
+    ours = _config(task)
     if saved.get("labels") != ours.get("labels"):
         logger.warning(
             "The head of '%s' knows the labels %s; this one has others and begins anew",

@@ -81,7 +81,7 @@ class Task(Trainer):
         tokenizer = Tokenizer.from_preset(preset)
         task = cls(backbone=backbone, tokenizer=tokenizer, **{**saved, **kwargs})
         if saved:
-            load_head(task, preset)
+            load_head(task, preset, saved)
         return task
 
     @classmethod

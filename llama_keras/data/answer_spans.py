@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from llama_keras.data.context_windows import Windows, WindowSettings
 from llama_keras.data.row_parts import in_parts
-from llama_keras.text.graph import valid_utf8
+from llama_keras.text.graph import substrings, valid_utf8
 
 # Logit of what cannot be; finite, so that nothing becomes NaN.
 NEVER = -1e9
@@ -133,10 +133,8 @@ def _characters(contexts, windows: Windows, first, last):
         ends=_values_at(windows.ends, last),
     )
     raw, of_pair = tf.unique(valid_utf8(contexts))
-    codes = tf.strings.unicode_decode(raw, "UTF-8")
-    base = tf.gather(codes.row_splits, of_pair)[:, tf.newaxis]
-    parts = tf.ragged.range(tf.reshape(base + start, [-1]), tf.reshape(base + end, [-1]))
-    text = tf.strings.unicode_encode(tf.gather(codes.values, parts), "UTF-8")
+    rows = tf.repeat(of_pair, tf.shape(start)[1])
+    text = substrings(raw, rows, tf.reshape(start, [-1]), tf.reshape(end, [-1]))
     text = tf.reshape(text, tf.shape(start))
     # Many tokens hold the space before a word.
     trimmed = tf.strings.regex_replace(text, "^" + _OUTER_SPACE, "")

@@ -97,7 +97,7 @@ class LlamaBackbone(keras_hub.models.Backbone):
         length = inputs["token_ids"].shape[1]
         limit = self.config.max_sequence_length
         if self.position_embedding is None or not set(inputs).isdisjoint(OPTIONAL_INPUTS):
-            return  # no limit, or positions that start anew within the row: see `_Parts.place`
+            return  # no limit, or positions that start anew within the row: see `_Parts.start`
         if length is not None and length > limit:
             raise InputError(
                 f"The rows have {length} tokens, and this model has learned {limit} positions "

@@ -13,7 +13,7 @@ from llama_keras.serving.signature_parts import (
     tokens_signature,
 )
 from llama_keras.serving.window_logits import window_logits
-from llama_keras.text.graph import ragged, valid_utf8
+from llama_keras.text.graph import ragged, substrings, valid_utf8
 from llama_keras.text.units import Units
 
 # Units, padding included, whose tags are decoded at once.
@@ -58,8 +58,9 @@ def _best(model, emissions, units: Units):
 
 def _answers(entities: Entities, text, labels: tf.Tensor) -> dict[str, tf.Tensor]:
     counts = entities.row_splits[1:] - entities.row_splits[:-1]
+    rows = tf.repeat(tf.range(tf.size(text)), counts)
     columns = {
-        "entity": (_parts(entities, text, counts), ""),
+        "entity": (substrings(text, rows, entities.starts, entities.ends), ""),
         "label": (tf.gather(labels, entities.labels), ""),
         "start": (entities.starts, -1),
         "end": (entities.ends, -1),
@@ -70,14 +71,6 @@ def _answers(entities: Entities, text, labels: tf.Tensor) -> dict[str, tf.Tensor
         for name, (values, default) in columns.items()
     }
     return {"count": tf.cast(counts, tf.int32), **found}
-
-
-def _parts(entities: Entities, text, counts):
-    """Gives the text of each entity; each text is read once, however many entities it has."""
-    codes = tf.strings.unicode_decode(text, "UTF-8")
-    base = tf.repeat(tf.cast(codes.row_splits[:-1], tf.int32), counts)
-    parts = tf.ragged.range(base + entities.starts, base + entities.ends)
-    return tf.strings.unicode_encode(tf.gather(codes.values, parts), "UTF-8")
 
 
 def token_classifier_signatures(model):

@@ -37,6 +37,20 @@ def valid_utf8(texts: tf.Tensor) -> tf.Tensor:
     )
 
 
+def substrings(texts, rows, starts, ends) -> tf.Tensor:
+    """Gives parts of texts, string `(P,)`; each text is read once, however many parts it has.
+
+    Args:
+        texts: valid UTF-8, `(B,)`.
+        rows: of which text each part is, `(P,)`.
+        starts, ends: its first character and one past its last, `(P,)`.
+    """
+    codes = tf.strings.unicode_decode(texts, "UTF-8")
+    base = tf.gather(codes.row_splits, rows)
+    parts = tf.ragged.range(base + tf.cast(starts, tf.int64), base + tf.cast(ends, tf.int64))
+    return tf.strings.unicode_encode(tf.gather(codes.values, parts), "UTF-8")
+
+
 def string_table(
     values: Mapping[str, Any] | Mapping[bytes, Any], *, default: Any
 ) -> tf.lookup.StaticHashTable:
