@@ -21,6 +21,7 @@ SUITES = (
     "train",
     "train_tags",
     "adamw",
+    "first_step",
     "decode",
     "tokenizer",
     "kernel",

@@ -15,6 +15,7 @@ import tensorflow as tf
 from llama_keras.data.shares import check_order, shard_by_rows, share_out
 from llama_keras.errors import InputError
 from llama_keras.training.losses import LossKind, mask_of
+from llama_keras.training.made_before import build_metrics, build_optimizer
 from llama_keras.training.micro_batches import add_over_parts
 from llama_keras.training.optimizers_apart import check_optimizer, expect_summed_gradients
 from llama_keras.training.replicas import across, split_rows, sum_over_replicas
@@ -91,6 +92,7 @@ class ExactTrainer(_Model):
         with self.scope():
             super().compile(*args, **kwargs)
         self.gradient_accumulation_steps = parts
+        self._metrics_are_made = False
         self._loss_kind = LossKind.of(self._given_loss(args, kwargs))
         if self.num_replicas > 1:
             check_optimizer(self.optimizer, strategy=self.distribute_strategy)
@@ -174,6 +176,7 @@ class ExactTrainer(_Model):
         variables = self.trainable_weights
         if not variables:
             return self.test_step(data)
+        build_optimizer(self.optimizer, variables)
         batch = (x, y, weight)
         if self.gradient_accumulation_steps == 1:
             gradients = self._gradients(batch, variables)
@@ -219,7 +222,7 @@ class ExactTrainer(_Model):
             loss = tf.where(count > 0, loss, tf.zeros_like(loss))
         mean = loss * replicas if self.loss_is_scaled else loss
         self._count_loss_in(mean, count)
-        self.compute_metrics(x, y, answer, sample_weight=weight)
+        self._count_metrics_in(x, y, answer, weight)
         if self.loss_couples_rows:  # the whole loss already, of which each replica moves its part
             return mean - (replicas - 1) / replicas * self._regularization()
         return mean * tf.math.divide_no_nan(tf.cast(count, mean.dtype), tf.cast(total, mean.dtype))
@@ -242,7 +245,7 @@ class ExactTrainer(_Model):
         share = loss - self._regularization() / replicas * (1 - 1 / parts)
         # Whatever the parts, a batch counts with the sum of its shares.
         self._count_loss_in(share * replicas * parts, total / replicas / parts)
-        self.compute_metrics(x, y, answer, sample_weight=weight)
+        self._count_metrics_in(x, y, answer, weight)
         return share
 
     def _regularization(self):
@@ -252,6 +255,13 @@ class ExactTrainer(_Model):
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss, sample_weight=count)
+
+    def _count_metrics_in(self, x, y, answer, weight) -> None:
+        # Under a strategy they are there: Keras makes them in `_maybe_symbolic_build`.
+        if not (self._metrics_are_made or tf.executing_eagerly() or tf.distribute.has_strategy()):
+            build_metrics(self.compute_metrics, x, y, answer, weight, near=self.weights)
+            self._metrics_are_made = True
+        self.compute_metrics(x, y, answer, sample_weight=weight)
 
     def test_step(self, data):
         """Measures a batch; see the class."""
