@@ -114,18 +114,28 @@ def explain_preset(
         changes["attention_mask"] = attention_mask
     backbone, tokenizer = _backbone(preset, own, changes), Tokenizer.from_preset(preset)
     return explain(
-        text, backbone=backbone, tokenizer=tokenizer, name=str(preset), settings=settings
+        text,
+        backbone=backbone,
+        tokenizer=tokenizer,
+        name=str(preset),
+        settings=settings,
+        tells_next=_tells_next(preset),
     )
 
 
 def explain(
-    text: str, *, backbone, tokenizer, name: str = "", settings: Settings | None = None
+    text: str,
+    *,
+    backbone,
+    tokenizer,
+    name: str = "",
+    settings: Settings | None = None,
+    tells_next: bool = False,
 ) -> Explanation:
     """Gives every stage of a text for a model at hand.
 
     A causal model gets the clean tokens and says what comes next; a bidirectional one gets the
-    masked tokens and says what it takes the hidden ones for, at their own places: also one that
-    learned by `"masked_next_token"`, to tell each one place before.
+    masked tokens and says what it takes the hidden ones for.
 
     Args:
         text: the sentence.
@@ -133,6 +143,8 @@ def explain(
         tokenizer: its `text.Tokenizer`.
         name: what the model is called.
         settings: what is shown.
+        tells_next: whether a bidirectional model tells a token one place before it, as by
+            `"masked_next_token"`, and not in its place. A hidden first token is told by none.
 
     Raises:
         InputError: there is nothing to explain in the text, or a setting does not fit the model.
@@ -160,6 +172,7 @@ def explain(
         temperature=settings.temperature,
     )
     places = masked.hit if both_ways else [len(tokens)]
+    shift = 1 if tells_next or not both_ways else 0
     return Explanation(
         model=_model(backbone, name),
         text=text,
@@ -175,9 +188,25 @@ def explain(
         layers=forward.layers,
         contextual=forward.contextual,
         output=_predictions(
-            backbone, tokenizer, forward.contextual, tokens, places, top_k=settings.top_k
+            backbone,
+            tokenizer,
+            forward.contextual,
+            tokens,
+            [place for place in places if place >= shift],
+            shift=shift,
+            top_k=settings.top_k,
         ),
     )
+
+
+def _tells_next(preset) -> bool:
+    """Says whether a preset learned to tell each token from the place before it."""
+    from llama_keras.objectives import get_objective
+    from llama_keras.tasks import Pretraining
+    from llama_keras.tasks.presets import task_config
+
+    objective = task_config(preset, Pretraining).get("objective")
+    return objective is not None and getattr(get_objective(objective), "shift", 0) == 1
 
 
 def _backbone(preset, own: dict[str, Any], changes: dict[str, Any]):
@@ -269,15 +298,21 @@ def _model(backbone, name: str) -> dict[str, Any]:
 
 
 def _predictions(
-    backbone, tokenizer, contextual: Vectors, tokens: list[Token], places: list[int], *, top_k: int
+    backbone,
+    tokenizer,
+    contextual: Vectors,
+    tokens: list[Token],
+    places: list[int],
+    *,
+    shift: int,
+    top_k: int,
 ) -> list[Prediction]:
-    """Gives what stands at `places`; the place after the text is told by the last token."""
+    """Gives what stands at `places`, each told so many places before it."""
     from keras import ops
 
     if not places:
         return []
-    last = len(tokens)
-    hidden = contextual.values[[min(place, last - 1) for place in places]]  # (places, E)
+    hidden = contextual.values[[place - shift for place in places]]  # (places, E)
     hidden = ops.convert_to_tensor(hidden[None], dtype=backbone.compute_dtype)
     logits = ops.cast(backbone.token_embedding(hidden, reverse=True), "float32")
     scores = ops.convert_to_numpy(ops.softmax(logits, axis=-1))[0]  # (places, V)
@@ -285,7 +320,7 @@ def _predictions(
     for place, row in zip(places, scores, strict=True):
         best = np.argsort(-row, kind="stable")[:top_k]
         guesses = [guess(tokenizer, id_, row[id_]) for id_ in best]
-        if place == last:
+        if place == len(tokens):
             found.append(Prediction(place, None, None, guesses))
             continue
         id_ = tokens[place].id

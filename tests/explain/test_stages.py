@@ -11,6 +11,7 @@ from llama_keras.explain import Settings, explain, explain_preset, stages
 from llama_keras.explain.forward import run_forward
 from llama_keras.explain.terminal import print_explanation
 from llama_keras.models.presets import save_to_preset
+from llama_keras.tasks import Pretraining
 from llama_keras.text import Cleaning, NoiseVocabulary, RandomDeletion, RandomMasking
 from tests.explain.conftest import ARTICLE
 
@@ -35,6 +36,13 @@ def inputs_of(backbone):
 def own_kernel(layer):
     (own,) = [kernel for kernel in layer.attention if kernel.in_use]
     return own
+
+
+def scores_of(backbone, tokens):
+    """Gives (T, V): what a backbone takes each place of a row for."""
+    ids = ops.convert_to_tensor([[token.id for token in tokens]])
+    hidden = backbone({"token_ids": ids, "padding_mask": ops.ones_like(ids)})
+    return np.asarray(ops.softmax(backbone.token_embedding(hidden, reverse=True)[0]))
 
 
 def close(one, other):
@@ -214,11 +222,7 @@ def test_another_seed_hits_others(llama, tokenizer):
 
 def test_a_causal_model_tells_what_comes_next(found, llama):
     (prediction,) = found.output
-    ids = ops.convert_to_tensor([[token.id for token in found.tokens]])
-    logits = llama.token_embedding(
-        llama({"token_ids": ids, "padding_mask": ops.ones_like(ids)}), reverse=True
-    )
-    scores = np.asarray(ops.softmax(logits[0, -1]))
+    scores = scores_of(llama, found.tokens)[-1]
     assert (prediction.place, prediction.true) == (len(found.tokens), None)
     assert [guess.id for guess in prediction.guesses] == np.argsort(-scores)[:5].tolist()
     close([guess.score for guess in prediction.guesses], np.sort(-scores)[:5] * -1)
@@ -231,16 +235,31 @@ def test_a_bidirectional_model_tells_what_was_hidden(make_backbone, tokenizer):
     masked = found.corruptions[0]
     assert found.model_input == "masked" and found.input_tokens == masked.tokens
     assert [prediction.place for prediction in found.output] == masked.hit
-    ids = ops.convert_to_tensor([[token.id for token in masked.tokens]])
-    logits = backbone.token_embedding(
-        backbone({"token_ids": ids, "padding_mask": ops.ones_like(ids)}), reverse=True
-    )
-    scores = np.asarray(ops.softmax(logits[0]))
+    scores = scores_of(backbone, masked.tokens)
     for prediction in found.output:
         row, id_ = scores[prediction.place], found.tokens[prediction.place].id
         assert prediction.true is not None
         close(prediction.true.score, row[id_])
         assert prediction.rank == np.argsort(-row).tolist().index(id_) + 1
+
+
+def test_a_preset_that_tells_the_next_token_tells_it_one_place_before(
+    make_backbone, tokenizer, tmp_path
+):
+    backbone = make_backbone(**BOTH)
+    task = Pretraining(backbone=backbone, tokenizer=tokenizer, objective="masked_next_token")
+    task.save_to_preset(tmp_path / "preset")
+    settings = Settings(rate=0.5)
+    found = explain_preset("a good day", preset=str(tmp_path / "preset"), settings=settings)
+    hit = found.corruptions[0].hit
+    assert [prediction.place for prediction in found.output] == [place for place in hit if place]
+    assert len(found.output) > 1
+    in_place = explain("a good day", backbone=backbone, tokenizer=tokenizer, settings=settings)
+    for prediction in found.output:
+        before = scores_of(backbone, found.input_tokens)[prediction.place - 1]
+        assert prediction.true is not None
+        close(prediction.true.score, before[found.tokens[prediction.place].id])
+    assert in_place.output != found.output
 
 
 ODD = {
