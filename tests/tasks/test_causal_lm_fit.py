@@ -61,7 +61,11 @@ def test_loss_and_accuracy_are_those_of_the_counted_tokens(model):
 
 # LoRA leaves the random model's small, tied embedding as it is: its logits stay close together.
 @pytest.mark.parametrize(
-    ("strategy", "share"), [(FAST, 0.3), (Lora(learning_rate=5e-3), 0.85)], ids=["full", "lora"]
+    ("strategy", "share"),
+    [
+        pytest.param(FAST, 0.3, id="full"),
+        pytest.param(Lora(learning_rate=5e-3), 0.85, id="lora", marks=pytest.mark.slow),
+    ],
 )
 def test_responses_are_learned_and_then_generated(strategy, share):
     keras.utils.set_random_seed(0)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from llama_keras.errors import InputError
 from llama_keras.tasks import Embedder
 from llama_keras.training.fine_tuning import Full, Lora
+from tests.marks import slow
 
 TEXTS = ["A lovely day.", "", "今天天气很好", "日本 🙂 naïve", "long " * 30]
 PAIRS = [
@@ -102,7 +103,7 @@ def test_search_gives_the_nearest_first(make):
     assert answers[0]["score"] >= answers[1]["score"]
 
 
-@pytest.mark.parametrize("strategy", [FAST, Lora(rank=4, learning_rate=1e-2)])
+@pytest.mark.parametrize("strategy", [FAST, *slow(Lora(rank=4, learning_rate=1e-2))])
 def test_pairs_come_closer_and_survive_saving(make, tmp_path, strategy):
     model = make(strategy=strategy)
     english, chinese = [list(column) for column in zip(*PAIRS, strict=True)]
@@ -134,6 +135,7 @@ def test_settings_survive_saving(make, tmp_path):
     assert (vectors(loaded, ["A DAY"]) == vectors(model, ["a day"])).all()
 
 
+@pytest.mark.slow
 def test_triples_push_their_negatives_away(make):
     triples = [(a, p, PAIRS[(i + 1) % 8][1] + "吗") for i, (a, p) in enumerate(PAIRS)]
     model = make(strategy=FAST)
@@ -172,6 +174,7 @@ def test_texts_with_labels_gather(make, toy_data):
     assert cosines[same].mean() > cosines[~same].mean() + 0.3
 
 
+@pytest.mark.slow
 def test_the_order_is_a_function_of_the_seed(make):
     def losses(seed):
         model = make(strategy=FAST)

@@ -68,6 +68,7 @@ def test_more_prompts_than_one_batch_and_longer_than_the_first_cache(model):
     assert_same(model.generate(prompts, max_new_tokens=5, engine="litert_float32"), expected)
 
 
+@pytest.mark.slow
 def test_the_articles_llama_too():
     keras.utils.set_random_seed(2)
     model = CausalLM(
@@ -129,6 +130,7 @@ def test_int8_is_small_and_near(model, cache):
         assert one.log_probabilities[1] != other.log_probabilities[1]
 
 
+@pytest.mark.slow
 def test_a_file_is_written_once_for_each_set_of_weights(monkeypatch):
     written = []
 
@@ -163,6 +165,7 @@ def test_lora_is_merged():
     assert_same(model.generate(PROMPTS, max_new_tokens=8, engine="litert_float32"), expected)
 
 
+@pytest.mark.slow
 def test_bfloat16_weights_are_taken_as_float32():
     model = sharpened(dtype="bfloat16")
     (answer,) = model.generate(PROMPTS[:1], max_new_tokens=3, engine="litert_float32")

@@ -91,6 +91,7 @@ class Kill(keras.callbacks.Callback):
             raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [causal, pretraining])
 def test_a_killed_run_goes_on_to_the_same_weights(make, tmp_path):
     data = (PROMPTS, ANSWERS) if make is causal else (PROMPTS,)

@@ -70,6 +70,7 @@ def test_every_task_comes_back_with_settings_and_head(tmp_path, kind):
     assert again.backbone.config == task.backbone.config
 
 
+@pytest.mark.slow
 def test_updates_are_merged_and_the_strategy_begins_anew(tmp_path):
     task = make(TextClassifier, strategy={"name": "lora", "rank": 2}, multi_label=False)
     task.fit(["A film.", "A song."], ["film", "music"], epochs=1, verbose=0)

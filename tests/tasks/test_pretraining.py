@@ -11,6 +11,7 @@ from llama_keras.models import LlamaBackbone
 from llama_keras.tasks import CausalLM, Pretraining, QuestionAnswerer, TextClassifier
 from llama_keras.tasks.recipe import load_recipe
 from llama_keras.text import Tokenizer
+from tests.marks import slow
 
 TEXTS = ["one two three four five", "six seven", "eight nine ten", "two four six eight"] * 6
 
@@ -32,7 +33,7 @@ class Losses(keras.callbacks.Callback):
         self.found.append(float((logs or {})["loss"]))
 
 
-@pytest.mark.parametrize("objective", ["causal", "masked", "masked_next_token", "denoising"])
+@pytest.mark.parametrize("objective", ["causal", *slow("masked", "masked_next_token", "denoising")])
 def test_the_loss_falls_on_a_toy_corpus(objective):
     model = make(objective)
     before = model.evaluate(TEXTS, verbose=0)
@@ -45,6 +46,7 @@ def test_the_loss_falls_on_a_toy_corpus(objective):
     assert history.history["val_loss"][-1] == pytest.approx(after["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_contrastive_learns_from_plain_text():
     # Mean pooling, and a causal checkpoint suits: nothing is changed but the dropout.
     model = make("contrastive", backbone_arguments={"dropout": 0.2})
@@ -163,7 +165,7 @@ def test_a_causal_checkpoint_turns_to_the_objective_s_mask():
     assert make("causal").backbone.config.attention_mask == "causal"
 
 
-@pytest.mark.parametrize("objective", ["causal", "masked", "denoising"])
+@pytest.mark.parametrize("objective", ["masked", *slow("causal", "denoising")])
 def test_save_and_load(tmp_path, objective):
     model = make(objective, cleaning=["lower"], long_texts="split")
     model.fit(TEXTS[:4], verbose=0)

@@ -152,6 +152,7 @@ def test_questions_and_padding_can_not_be_answers(trained):
     assert np.isfinite(logits).all()
 
 
+@pytest.mark.slow
 def test_null_answers_and_their_threshold(tmp_path):
     model = make(strategy=Full(learning_rate=3e-3), null_answers=True)
     examples = examples_of(200, answered=0.6)

@@ -9,6 +9,7 @@ from llama_keras.errors import InputError
 from llama_keras.tasks import TokenClassifier
 from llama_keras.tasks.tagging import check_tags
 from llama_keras.training.fine_tuning import Full, Lora
+from tests.marks import slow
 
 WORDS = [["Ann", "Lee", "is", "in", "Rome", "."], ["Bo", "left"], ["今", "天", "在", "北", "京"]]
 TAGS = [
@@ -47,7 +48,7 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=["dense", "crf", *slow("bidirectional")])
 def fitted(request):
     model = make(**CASES[request.param])
     x, y = (WORDS, TAGS) if request.param != "crf" else (TEXTS, SPANS)

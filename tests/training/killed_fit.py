@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import pytest
 
 from llama_keras.tasks import TextClassifier
 from llama_keras.training import Checkpoints
@@ -79,10 +78,6 @@ def fit(model, checkpoints=None, *more, callbacks=(), **arguments):
 
 def kept(folder, **settings):
     return Checkpoints(folder=folder / "checkpoints", **{"every": 2, "minutes": None, **settings})
-
-
-def slow(*cases):
-    return [pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 def plain_rate():
