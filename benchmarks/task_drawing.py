@@ -112,21 +112,23 @@ def _pretraining(rows: Sequence[Row]) -> str:
         words = dict(w.split("=", 1) for w in row["command"].split() if "=" in w)
         cost = (_minutes(row), _memory(row))
         if start := words.get("preset"):
-            scores.setdefault(start, []).append(row["metrics"]["test"]["accuracy"])
-            name = f"`{row['recipe']}` on `{start}`, seed {words['train.seed']}"
+            learner = f"`{row['strategy']}` on `{start}`"
+            scores.setdefault(learner, []).append(row["metrics"]["test"]["accuracy"])
+            name = f"`{row['recipe']}`, {learner}, seed {words['train.seed']}"
             table.append((name, _score(row), *cost))
         elif "train.learning_rate" not in words:
             before, after = (row["metrics"][when]["loss"] for when in ("before", "after"))
             loss = f"masked-token loss {before:.2f} → {after:.2f} nats"
             table.append((f"pretraining `{row['recipe']}`", loss, *cost))
     means = ", ".join(
-        f"{sum(found) / len(found):.3f} on `{start}`" for start, found in scores.items()
+        f"{sum(found) / len(found):.3f} by {learner}" for learner, found in scores.items()
     )
     return (
         "## What pretraining brings\n\nThe article's small encoder (1.9 M weights), pretrained by "
-        "masking on the texts of `ag_news` without their\nlabels and on 1.1 MB of Wikipedia, then "
-        "fine-tuned as a whole on 304 labelled texts; beside it the same\nbackbone from random "
-        "weights (`runs/random`, pretrained at a rate of nothing).\n\n"
+        "masking on the texts of `ag_news` without their\nlabels and on 1.1 MB of Wikipedia; then "
+        "304 labelled texts teach all of it (`full`), or a head on its\nfeatures as they are "
+        "(`linear_probe`). Beside it the same from random weights (`runs/random`, pretrained\nat a "
+        "rate of nothing).\n\n"
         f"{aligned(table)}\n\nMeans: {means}."
     )
 

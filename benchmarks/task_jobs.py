@@ -109,17 +109,28 @@ _PRETRAINING = (_TEXTS, "data.validation=shared:data/ag_news/test.jsonl", "train
 # A rate of nothing leaves the random weights that training begins with.
 _NOTHING = (_TEXTS, "data.limit=1", "train.epochs=1", "train.learning_rate=1.0e-30")
 _ON_PRETRAINED = (
-    "strategy=full",
     "data.validation=null",
     "data.train=shared:data/ag_news/train.jsonl.gz[::20]",
     "model.attention_mask=bidirectional",
     "model.max_sequence_length=128",
     "model.dtype=float32",
-    "train.epochs=10",
-    "train.batch_size=16",
-    "train.learning_rate=5.0e-4",
 )
 SEEDS = (0, 1, 2)
+# The whole encoder, and a head on its features as they are, for which a seed decides nothing.
+_LEARNERS = (
+    *(
+        (
+            "strategy=full",
+            *_ON_PRETRAINED,
+            "train.epochs=10",
+            "train.batch_size=16",
+            "train.learning_rate=5.0e-4",
+            f"train.seed={seed}",
+        )
+        for seed in SEEDS
+    ),
+    ("strategy=linear_probe", *_ON_PRETRAINED, "train.seed=0"),
+)
 
 
 def _of_task(recipe: str) -> list[Job]:
@@ -141,11 +152,11 @@ JOBS: list[Job] = [
     *(
         Job(
             "ag_news",
-            (f"preset=runs/{start}", *_ON_PRETRAINED, f"train.seed={seed}"),
+            (f"preset=runs/{start}", *learner),
             "pretraining",
             BIDIRECTIONAL,
         )
-        for seed in SEEDS
+        for learner in _LEARNERS
         for start in ("article", "random")
     ),
     *(

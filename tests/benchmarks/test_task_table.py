@@ -157,10 +157,11 @@ def test_strategies_and_pretraining():
     first = Job("article_small", (), "pretraining", verb="pretrain", keep="article")
     second = Job("sst2", ("preset=runs/article", "train.seed=1"), "pretraining")
     losses = {"before": {"loss": 8.3}, "after": {"loss": 5.9}}
-    pretraining = [result(first, losses), result(second, metric(0.5, accuracy=0.7))]
+    learned = result(second, metric(0.5, accuracy=0.7)) | {"strategy": "full"}
+    pretraining = [result(first, losses), learned]
     text = draw([*pretraining, *strategies])
     assert cells(text, "`bitfit`")[1:3] == ["accuracy 0.900 (0.890 – 0.920)", "35,138 (0.029 %)"]
     assert cells(text, "pretraining")[1] == "masked-token loss 8.30 → 5.90 nats"
-    assert cells(text, "`sst2` on `runs/article`, seed 1")[1].startswith("accuracy 0.700")
-    assert "Means: 0.700 on `runs/article`." in text
+    assert cells(text, "`sst2`, `full` on `runs/article`, seed 1")[1].startswith("accuracy 0.700")
+    assert "Means: 0.700 by `full` on `runs/article`." in text
     assert text.index("## Strategies") < text.index("## What pretraining brings")
