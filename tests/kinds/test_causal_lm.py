@@ -57,6 +57,7 @@ def test_generated_responses_are_measured_before_and_after(recipe, tmp_path):
     assert after["loss"] < before["loss"]
 
 
+@pytest.mark.slow
 def test_prompts_that_fill_the_context_are_left_out_and_counted(recipe, tmp_path, caplog):
     rows = [{"en": "one", "de": "eins"}, {"en": "two " * 200, "de": "zwei"}] * 2
     file = tmp_path / "long.jsonl"
@@ -83,6 +84,7 @@ def test_without_a_prompt_that_fits_nothing_is_generated(recipe, tmp_path):
     assert found.counts == {"n": 1, "generated": 0, "prompts_too_long": 1}
 
 
+@pytest.mark.slow
 def test_conversations_are_learned_and_measured(smollm2, tmp_path):
     file = tmp_path / "talk.jsonl"
     file.write_text(json.dumps({"turns": [{"text": "Hi."}, {"text": "Hello."}]}) + "\n")

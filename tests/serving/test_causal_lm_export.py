@@ -10,6 +10,7 @@ import tensorflow as tf
 from llama_keras.errors import InputError
 from llama_keras.serving import SavedModel, serve_in_background
 from llama_keras.tasks import CausalLM
+from tests.marks import slow
 from tests.serving.fresh_process import (
     TEXT_OPS,
     c_api_answers,
@@ -260,7 +261,7 @@ def test_settings_of_the_export_are_checked_by_name(model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", *slow("mixed_bfloat16")])
 def test_other_types_of_weights(dtype, tmp_path):
     keras.utils.set_random_seed(2)
     model = CausalLM.from_preset("llama-tiny", dtype=dtype)

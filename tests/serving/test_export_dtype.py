@@ -42,6 +42,7 @@ def test_a_small_export_answers_nearly_the_same(tmp_path, computes, dtype, share
     assert told[0]["weights"]["sha256"] != told[1]["weights"]["sha256"]
 
 
+@pytest.mark.slow
 def test_text_is_written_from_small_weights(tmp_path):
     keras.utils.set_random_seed(0)
     model = CausalLM.from_preset("llama-tiny")

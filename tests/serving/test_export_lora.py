@@ -71,6 +71,7 @@ def size_of(folder) -> int:
     return sum(file.stat().st_size for file in (folder / "variables").iterdir())
 
 
+@pytest.mark.slow
 def test_a_generator_with_updates_on_the_embeddings_too(tmp_path):
     keras.utils.set_random_seed(0)
     model = CausalLM.from_preset("llama-tiny", backbone_arguments={"num_layers": 1})
@@ -87,6 +88,7 @@ def test_a_generator_with_updates_on_the_embeddings_too(tmp_path):
     assert answer.decode() == model.generate("The sky is", max_new_tokens=8).text
 
 
+@pytest.mark.slow
 def test_heads_share_one_adapted_backbone_but_not_two(learned, tmp_path):
     second = TextClassifier(
         backbone=learned.backbone,

@@ -8,6 +8,7 @@ from llama_keras.errors import InputError
 from llama_keras.serving.export_many import export_many
 from llama_keras.serving.manifest import read_manifest
 from llama_keras.tasks import TextClassifier, TokenClassifier
+from tests.marks import slow
 from tests.serving.fresh_process import TEXT_OPS, c_api_answers, fresh_answers, ops_beyond_core
 
 TEXTS = ["A lovely day in Rome.", "", "日本 🙂"]
@@ -89,7 +90,7 @@ def test_models_loaded_one_by_one_share_equal_weights(tmp_path):
     assert not values  # each has its own again
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", ["bfloat16", *slow("int8")])
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_backbone_that_is_stored_small_is_there_once(tmp_path, dtype, shared):
     small = {"labels": LABELS, "max_sequence_length": 64, "backbone_arguments": {"num_layers": 1}}

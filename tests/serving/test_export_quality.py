@@ -98,6 +98,7 @@ def sums(tmp_path):
     return suite
 
 
+@pytest.mark.slow
 def test_a_generator_is_measured_by_what_it_is_asked(tmp_path, sums):
     model = CausalLM.from_preset("llama-tiny")
     folder = model.export(tmp_path / "writer", dtype="bfloat16")

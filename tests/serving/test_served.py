@@ -56,8 +56,9 @@ def test_versions_are_swapped_under_load_without_a_failed_request(tmp_path, star
     failed, seen, stop = [], [], threading.Event()
 
     def call():
-        last = 0
-        while not stop.is_set():
+        last, is_last = 0, False
+        while not is_last:
+            is_last = stop.is_set()  # so that the last version is asked, too
             try:
                 version = ask(served)
             except Exception as error:
