@@ -11,15 +11,7 @@ from llama_keras.training import ExactTrainer
 
 @pytest.mark.parametrize("bases", [(ExactTrainer, keras.Model), (keras.Model,)])
 def test_a_run_fits_one_step(bases):
-    backbone = LlamaBackbone(
-        vocabulary_size=11,
-        num_layers=1,
-        num_query_heads=2,
-        num_key_value_heads=1,
-        hidden_dim=8,
-        intermediate_dim=16,
-        tie_word_embeddings=True,
-    )
+    backbone = LlamaBackbone.from_preset("llama-tiny")
     before = backbone.get_weights()
     run = runs(bases, backbone).runs[CLAIM]["float32"]
     assert np.isfinite([run(), run()]).all()

@@ -13,8 +13,9 @@ import pytest
 from llama_keras.serving import SavedModel, serve_in_background
 from llama_keras.tasks import QuestionAnswerer, TokenClassifier
 from tests.long_texts import MILLION, TINY, book
+from tests.marks import slow
 
-SIZES = [30_000, pytest.param(MILLION, marks=pytest.mark.slow)]
+SIZES = [30_000, *slow(MILLION)]
 SHORT = ["Ada in Rome"] * 40
 
 

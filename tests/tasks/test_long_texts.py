@@ -10,6 +10,7 @@ import pytest
 from llama_keras.tasks import Embedder, QuestionAnswerer, TextClassifier, TokenClassifier
 from llama_keras.text import Tokenizer
 from tests.long_texts import MILLION, TINY, book
+from tests.marks import slow
 
 UGLY = {
     "words": book(MILLION),
@@ -47,7 +48,7 @@ def test_what_reads_the_beginning_alone_cuts_and_counts(task, caplog):
     assert np.abs(np.subtract(values[0], values[1])).max() > 1e-4
 
 
-@pytest.mark.parametrize("size", [30_000, pytest.param(MILLION, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [30_000, *slow(MILLION)])
 def test_entities_are_found_to_the_end_of_a_text(size):
     keras.utils.set_random_seed(0)
     model = TokenClassifier.from_preset("llama-tiny", labels=["LOC"], backbone_arguments=TINY)
@@ -68,7 +69,7 @@ def test_entities_are_found_to_the_end_of_a_text(size):
     ]
 
 
-@pytest.mark.parametrize("size", [30_000, pytest.param(MILLION, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [30_000, *slow(MILLION)])
 def test_answers_are_looked_for_to_the_end_of_a_text(size):
     keras.utils.set_random_seed(0)
     model = QuestionAnswerer.from_preset("llama-tiny", backbone_arguments=TINY)

@@ -23,6 +23,7 @@ from llama_keras.text import Tokenizer
 from llama_keras.training.adapters import renew_optimizer
 from llama_keras.training.fine_tuning import Full, Lora
 from tests.golden.parity_table import CHECKPOINTS, HERE, load, logits, relative_error
+from tests.marks import slow
 
 GOLDEN = HERE / "adapter"  # made by PEFT, see make_adapter.py
 TEXTS = ["good day", "bad day", "a good one", "bad, bad"]
@@ -123,7 +124,7 @@ def test_the_file_added_by_hand_gives_the_same_logits(tmp_path):
     np.testing.assert_allclose(outputs(plain), outputs(task), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["x.safetensors", pytest.param("folder", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["x.safetensors", *slow("folder")])
 def test_a_fitted_adapter_answers_the_same_elsewhere(name, tmp_path):
     task = make(strategy=ALL, **ONE)
     task.fit(TEXTS, LABELS, epochs=2, batch_size=2, verbose=0)
